@@ -1,0 +1,2 @@
+//! The `limosa` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The real world: sockets, links, disk, clock and threads.

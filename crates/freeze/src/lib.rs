@@ -1,0 +1,1 @@
+//! A WebAssembly pass that makes a module freezable.

@@ -1,0 +1,1 @@
+//! Moves a process: the source and target machines.

@@ -1,0 +1,1 @@
+//! Who is alive and who is where: membership and directory logic.

@@ -1,0 +1,1 @@
+//! The simulated world: a seeded network and model processes that drive the deciding crates.

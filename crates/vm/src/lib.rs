@@ -1,0 +1,1 @@
+//! The process VM: start, run, freeze and thaw one process.

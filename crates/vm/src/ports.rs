@@ -1,0 +1,107 @@
+//! What a process needs from outside, as ports: clocks, entropy, standard streams, sockets.
+//!
+//! The machine never sleeps, reads a clock or opens a socket itself. A world gives it these; tests
+//! and torture give it virtual ones. Every method returns at once: where there is nothing to do
+//! yet, it says so, and wakes the registered waker when that changes.
+
+use std::task::Waker;
+use wire::StreamId;
+use wire::snapshot::{Listener, Stream};
+
+/// The result of an attempt that must not block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// That many bytes were moved; 0 of a read is the end.
+    Done(usize),
+    /// Nothing can be done yet.
+    Blocked,
+    /// The other side broke the connection.
+    Reset,
+    /// Writing after the reader has gone, or after shutdown.
+    Closed,
+}
+
+/// Clocks.
+pub trait Clock: Send + Sync {
+    /// Nanoseconds since 1970-01-01 UTC.
+    fn realtime_ns(&self) -> u64;
+    /// Nanoseconds on a clock that never runs backwards; its origin is arbitrary.
+    fn monotonic_ns(&self) -> u64;
+    /// Wakes `waker` once the monotonic clock has reached `deadline_ns`. A later call replaces
+    /// the earlier one.
+    fn wake_at(&self, deadline_ns: u64, waker: &Waker);
+}
+
+/// Entropy.
+pub trait Entropy: Send + Sync {
+    /// Fills `buffer` with bytes that no one can guess (or, in torture, that follow a seed).
+    fn fill(&self, buffer: &mut [u8]);
+}
+
+/// Standard input, output and error.
+pub trait Stdio: Send + Sync {
+    /// Reads standard input.
+    fn read(&self, buffer: &mut [u8]) -> Io;
+    /// Whether a read would not block.
+    fn readable(&self) -> bool;
+    /// Writes standard output (1) or error (2).
+    fn write(&self, descriptor: u32, bytes: &[u8]) -> Io;
+    /// Whether the descriptor is a terminal.
+    fn terminal(&self, descriptor: u32) -> bool {
+        let _ = descriptor;
+        false
+    }
+    /// Wakes `waker` when a blocked read or write may go on. A later call replaces the earlier.
+    fn register(&self, waker: &Waker);
+}
+
+/// What can be done with a socket now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Bytes (or waiting connections) that can be read at once.
+    pub readable: u64,
+    /// Bytes that can be written at once.
+    pub writable: u64,
+    /// The other side sends no more, or the connection is broken: reads do not block.
+    pub hangup: bool,
+}
+
+/// The sockets of one process: its listeners' queues and its ends of streams.
+///
+/// All their state can be taken out by [`Network::seal`] and is given back at thaw through the
+/// world, which builds a `Network` from `Kernel::listeners` and `Kernel::streams`.
+pub trait Network: Send + Sync {
+    /// Takes the oldest waiting connection of a listener.
+    fn accept(&self, listener: u16) -> Option<StreamId>;
+    /// Reads; with `peek` the bytes stay.
+    fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io;
+    /// Writes as much as fits.
+    fn write(&self, stream: StreamId, bytes: &[u8]) -> Io;
+    /// Shuts down reading and/or writing (a half-close).
+    fn shutdown(&self, stream: StreamId, read: bool, write: bool);
+    /// Closes: what was written is still delivered; unread bytes reset the stream.
+    fn close(&self, stream: StreamId);
+    /// Readiness of a stream.
+    fn stream_readiness(&self, stream: StreamId) -> Readiness;
+    /// Readiness of a listener: `readable` counts waiting connections.
+    fn listener_readiness(&self, listener: u16) -> Readiness;
+    /// Wakes `waker` at any change of readiness. A later call replaces the earlier one.
+    fn register(&self, waker: &Waker);
+    /// Stops acknowledgements and sends of all streams and returns their state as of now.
+    fn seal(&self) -> (Vec<Listener>, Vec<Stream>);
+    /// Goes on after a seal whose snapshot was not (or not only) moved away.
+    fn unseal(&self);
+}
+
+/// All ports of one process.
+#[derive(Clone)]
+pub struct Ports {
+    /// Clocks.
+    pub clock: std::sync::Arc<dyn Clock>,
+    /// Entropy.
+    pub entropy: std::sync::Arc<dyn Entropy>,
+    /// Standard streams.
+    pub stdio: std::sync::Arc<dyn Stdio>,
+    /// Sockets.
+    pub network: std::sync::Arc<dyn Network>,
+}

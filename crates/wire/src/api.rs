@@ -1,0 +1,177 @@
+//! JSON types of the HTTP API (`/v1/…`), spoken by the command line and by programs.
+
+use crate::{Epoch, ImageId, NodeId, ProcessId};
+use serde::{Deserialize, Serialize};
+
+/// What to run. `POST /v1/processes` takes a `RunRequest` as JSON in the header-like first line of
+/// its body (see the daemon's API documentation), followed by the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSpec {
+    /// Unique name; made up from the program's if absent.
+    pub name: Option<String>,
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// Environment, `K=V` each.
+    pub env: Vec<String>,
+    /// Listeners to open on the node that is asked.
+    pub listen: Vec<ListenSpec>,
+    /// Files and directories to place in the private file tree.
+    pub files: Vec<FileSpec>,
+    /// The node to run on, by name or id; the one that is asked if absent.
+    pub on: Option<String>,
+}
+
+/// A listener to open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenSpec {
+    /// `ADDR:PORT`; port 0 lets the system choose.
+    pub address: String,
+    /// Its name in `LISTEN_FDNAMES`.
+    pub name: String,
+}
+
+/// One file of the initial tree; the content follows in the request's body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Absolute path inside the process.
+    pub path: String,
+    /// A directory has no content.
+    pub directory: bool,
+    /// Bytes of content.
+    pub length: u64,
+}
+
+/// A process, as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Its id.
+    pub id: ProcessId,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: ImageId,
+    /// The node that owns it.
+    pub node: NodeId,
+    /// That node's name.
+    pub node_name: String,
+    /// The epoch of its owner.
+    pub epoch: Epoch,
+    /// What it is doing.
+    pub state: ProcessState,
+    /// The exit code, once exited.
+    pub exit_code: Option<i32>,
+    /// Why it ended, where there is more to say than the code.
+    pub reason: Option<String>,
+    /// Seconds since it was started.
+    pub age_seconds: u64,
+    /// Linear memory, in bytes.
+    pub memory_bytes: u64,
+    /// Times it was frozen.
+    pub freezes: u64,
+    /// Times it was moved.
+    pub moves: u64,
+    /// Where its clients connect.
+    pub listeners: Vec<ListenerInfo>,
+    /// Open client connections.
+    pub connections: u64,
+}
+
+/// A listener of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerInfo {
+    /// Its name.
+    pub name: String,
+    /// The node that accepts for it.
+    pub anchor: NodeId,
+    /// `ADDR:PORT` there.
+    pub address: String,
+}
+
+/// What a process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Its image is being prepared.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is being moved.
+    Moving,
+    /// It has ended.
+    Exited,
+    /// The node that owned it is gone.
+    Lost,
+}
+
+/// A node, as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its links listen.
+    pub address: String,
+    /// Whether it answers.
+    pub state: NodeState,
+    /// Whether it keeps the directory.
+    pub directory: bool,
+    /// Whether it is the node that was asked.
+    pub this: bool,
+    /// Processes it owns.
+    pub processes: u64,
+    /// The release it runs.
+    pub version: String,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It does.
+    Alive,
+    /// It has not for a while.
+    Suspect,
+    /// It is taken to be gone.
+    Dead,
+}
+
+/// `POST /v1/processes/{id}/migrate`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateRequest {
+    /// The target, by name or id.
+    pub to: String,
+}
+
+/// How a move went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// The process.
+    pub process: ProcessId,
+    /// The node it left.
+    pub from: NodeId,
+    /// The node it is on.
+    pub to: NodeId,
+    /// The epoch there.
+    pub epoch: Epoch,
+    /// Bytes of the snapshot as sent.
+    pub bytes: u64,
+    /// From the freeze request to the report that it runs, in milliseconds.
+    pub frozen_ms: f64,
+    /// From the command to that report, in milliseconds.
+    pub total_ms: f64,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// For programs: `unknown_process`, `unknown_node`, `bad_request`, `not_wasm`, `unsupported`,
+    /// `conflict`, `refused`, `unavailable`, `internal`.
+    pub code: String,
+    /// What happened, where, and what to do.
+    pub message: String,
+}

@@ -1,0 +1,116 @@
+//! Frames of one stream, between the anchor's end and the process's end.
+
+use crate::{Epoch, NodeId, ProcessId, StreamId};
+use serde::{Deserialize, Serialize};
+
+/// A frame and whom it concerns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFrame {
+    /// The process whose stream it is.
+    pub process: ProcessId,
+    /// The stream.
+    pub stream: StreamId,
+    /// Which of the stream's two ends this is for (two ends may be on one node).
+    pub to: End,
+    /// The epoch of the process's owner, as the sender knows it: the fence.
+    pub epoch: Epoch,
+    /// What it says.
+    pub body: Body,
+}
+
+/// The two ends of a client's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum End {
+    /// The end that holds the client's connection.
+    Anchor,
+    /// The end inside the process.
+    Process,
+}
+
+/// What a frame says. Offsets count bytes since the stream was opened, per direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Anchor to process: a new connection on a listener.
+    Open {
+        /// Index of the listener in the process's specification.
+        listener: u16,
+        /// The client's address as text, for logs.
+        peer: String,
+        /// The receive window of the anchor's end, in bytes.
+        window: u64,
+    },
+    /// Bytes, starting at `offset`.
+    Data {
+        /// Offset of the first byte.
+        offset: u64,
+        /// The bytes; at most [`MAX_DATA`].
+        bytes: Vec<u8>,
+    },
+    /// All bytes below `received` are in the sender's keepable state.
+    Ack {
+        /// The next offset expected.
+        received: u64,
+        /// The highest offset that may be sent: received plus free room.
+        limit: u64,
+    },
+    /// No byte follows `offset` in this direction.
+    Fin {
+        /// The length of this direction.
+        offset: u64,
+    },
+    /// The stream is over in both directions.
+    Reset(ResetReason),
+    /// New owner to anchor, before it is one: know me, and tell me where you stand. Carries what
+    /// the frozen process has received.
+    Standby {
+        /// The node that asks.
+        node: NodeId,
+        /// The next offset that the process expects.
+        received: u64,
+        /// The highest offset that may be sent.
+        limit: u64,
+    },
+    /// The anchor's answer to `Standby`.
+    StandbyAck {
+        /// The next offset that the anchor expects.
+        received: u64,
+        /// The highest offset that may be sent.
+        limit: u64,
+    },
+    /// Owner to anchor: from now on I am your peer, under this epoch; also sent after a lost link.
+    Resume {
+        /// The owner.
+        node: NodeId,
+        /// The next offset that the sender expects.
+        received: u64,
+        /// The highest offset that may be sent.
+        limit: u64,
+    },
+    /// The answer to `Resume`.
+    Resumed {
+        /// The next offset that the sender expects.
+        received: u64,
+        /// The highest offset that may be sent.
+        limit: u64,
+    },
+    /// The process is not at this node; the epoch of the frame says as of when.
+    NotHere,
+}
+
+/// The longest `Data` payload, in bytes.
+pub const MAX_DATA: usize = 64 * 1024;
+
+/// Why a stream was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ResetReason {
+    /// The process closed it with unread bytes, or exited.
+    Closed,
+    /// The client's connection broke.
+    ClientGone,
+    /// The process was restored from a state older than what its peer had seen.
+    Rollback,
+    /// The process is gone.
+    ProcessGone,
+    /// A rule of the protocol was broken.
+    Protocol,
+}

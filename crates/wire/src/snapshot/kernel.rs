@@ -1,0 +1,187 @@
+//! The kernel section: every handle of a process as state that can be written down.
+
+use crate::{NodeId, StreamId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the process's kernel knows.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Arguments, the program's name first.
+    pub args: Vec<Vec<u8>>,
+    /// Environment, `K=V` each.
+    pub env: Vec<Vec<u8>>,
+    /// Open descriptors by number.
+    pub descriptors: BTreeMap<u32, Descriptor>,
+    /// The private file tree.
+    pub files: FileTree,
+    /// Names of the listeners; the index is the one that streams are opened with.
+    pub listeners: Vec<Listener>,
+    /// The streams of the process, accepted or waiting in a listener's queue.
+    pub streams: Vec<Stream>,
+    /// Monotonic time at the freeze, in nanoseconds since the process was born.
+    pub monotonic_ns: u64,
+    /// What is kept of the host call that was frozen without any effect, if one was.
+    pub pending: Option<Pending>,
+    /// Raised at each restore and clone; a process can read it.
+    pub generation: u64,
+    /// CPU time consumed so far, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Times it was frozen.
+    pub freezes: u64,
+    /// Limits it runs under.
+    pub limits: Limits,
+}
+
+/// State of a host call that is issued again at thaw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pending {
+    /// `poll_oneoff` with relative timeouts: the monotonic instant at which each clock
+    /// subscription ends, in nanoseconds since birth, by index of the subscription.
+    Poll {
+        /// (index of the subscription, deadline).
+        deadlines: Vec<(u32, u64)>,
+    },
+}
+
+/// Limits of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Linear memory, in bytes, all memories together.
+    pub memory_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: u32,
+    /// Bytes in the private file tree.
+    pub file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            memory_bytes: 1 << 32,
+            descriptors: 1024,
+            file_bytes: 1 << 30,
+        }
+    }
+}
+
+/// An open descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// What it refers to.
+    pub target: Target,
+    /// WASI `fdflags` bits.
+    pub flags: u16,
+    /// WASI rights.
+    pub rights_base: u64,
+    /// WASI inheriting rights.
+    pub rights_inheriting: u64,
+}
+
+/// What a descriptor refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// Standard input.
+    Stdin,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A regular file of the private tree and the position in it.
+    File {
+        /// Inode.
+        inode: u64,
+        /// Offset of the next read or write.
+        position: u64,
+    },
+    /// A directory of the private tree.
+    Directory {
+        /// Inode.
+        inode: u64,
+        /// The path it is preopened as, if it is.
+        preopen: Option<Vec<u8>>,
+    },
+    /// A listener, by index.
+    Listener(u16),
+    /// A connection.
+    Socket(StreamId),
+}
+
+/// A file tree: inodes by number; 1 is the root of the first preopen. Removed files that are still
+/// open stay as inodes without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileTree {
+    /// The inodes.
+    pub inodes: BTreeMap<u64, Inode>,
+    /// The next free number.
+    pub next: u64,
+}
+
+/// One file, directory or link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// What it holds.
+    pub node: InodeKind,
+    /// Access time, nanoseconds since 1970.
+    pub accessed_ns: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub modified_ns: u64,
+    /// Change time, nanoseconds since 1970.
+    pub changed_ns: u64,
+    /// Names that refer to it.
+    pub links: u64,
+}
+
+/// What an inode holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InodeKind {
+    /// A regular file.
+    File(Vec<u8>),
+    /// A directory: names to inodes, and the inode of its parent.
+    Directory {
+        /// Entries by name.
+        entries: BTreeMap<Vec<u8>, u64>,
+        /// The directory that holds it; itself for a root.
+        parent: u64,
+    },
+    /// A symbolic link.
+    Link(Vec<u8>),
+}
+
+/// A listener, as the process sees it (`LISTEN_FDNAMES`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Connections that wait to be accepted, oldest first.
+    pub queue: Vec<StreamId>,
+}
+
+/// The process's end of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its id.
+    pub id: StreamId,
+    /// The node that holds the client's side.
+    pub anchor: NodeId,
+    /// The client's address as text.
+    pub peer: String,
+    /// The bytes that the process wrote and the anchor has not acknowledged.
+    pub unacknowledged: Vec<u8>,
+    /// Offset of the first of them.
+    pub acknowledged: u64,
+    /// The highest offset that the anchor lets us send.
+    pub send_limit: u64,
+    /// The process has shut its writing side down.
+    pub send_closed: bool,
+    /// The bytes that arrived and the process has not read.
+    pub unread: Vec<u8>,
+    /// The next offset expected.
+    pub received: u64,
+    /// The length of the direction towards the process, once known.
+    pub end: Option<u64>,
+    /// The process has shut its reading side down.
+    pub receive_closed: bool,
+    /// Set when the stream was reset.
+    pub reset: Option<crate::frame::ResetReason>,
+}

@@ -1,0 +1,153 @@
+//! The page map: where the bytes of each page of a linear memory come from.
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a page in the page map, on every machine.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Where a page comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageKind {
+    /// All zeros.
+    Zero,
+    /// Equal to the same page of the image (the artefact's initial memory).
+    Image,
+    /// The next page among the given ones.
+    Given,
+}
+
+/// Pages of one kind in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Where they come from.
+    pub kind: PageKind,
+    /// How many.
+    pub pages: u64,
+}
+
+/// Runs in address order, of maximal length, that cover the memory exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PageMap {
+    /// The runs.
+    pub runs: Vec<Run>,
+}
+
+/// A linear memory.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Its size in WebAssembly pages of 64 KiB.
+    pub wasm_pages: u64,
+    /// Where its bytes come from.
+    pub map: PageMap,
+    /// The given pages, concatenated.
+    pub given: Vec<u8>,
+}
+
+/// A page map that does not fit its memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageMapError {
+    /// The runs do not cover the memory exactly.
+    #[error("the page map covers {covered} bytes of a memory of {memory}")]
+    Coverage {
+        /// Bytes covered.
+        covered: u128,
+        /// Bytes of the memory.
+        memory: u128,
+    },
+    /// The given pages are not as many as the map says.
+    #[error("the page map names {named} given bytes but {given} are there")]
+    Given {
+        /// Bytes named by the map.
+        named: u128,
+        /// Bytes there.
+        given: u128,
+    },
+}
+
+impl PageMap {
+    /// Appends a page, merging it with the last run where it can.
+    pub fn push(&mut self, kind: PageKind) {
+        match self.runs.last_mut() {
+            Some(run) if run.kind == kind => run.pages += 1,
+            _ => self.runs.push(Run { kind, pages: 1 }),
+        }
+    }
+
+    /// The number of pages of `kind`.
+    pub fn count(&self, kind: PageKind) -> u128 {
+        let of_kind = self.runs.iter().filter(|run| run.kind == kind);
+        of_kind.map(|run| u128::from(run.pages)).sum()
+    }
+}
+
+impl Memory {
+    /// Classifies the pages of `bytes` (a whole memory) against the image's initial content, which
+    /// may be shorter: what it lacks is zero.
+    pub fn from_bytes(bytes: &[u8], image: &[u8]) -> Memory {
+        let mut memory = Memory {
+            wasm_pages: (bytes.len() / 65536) as u64,
+            ..Memory::default()
+        };
+        const ZERO: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+        for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
+            let start = index * PAGE_BYTES;
+            let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
+            let kind = if page == of_image {
+                let zero = of_image == ZERO;
+                if zero { PageKind::Zero } else { PageKind::Image }
+            } else if page == ZERO {
+                PageKind::Zero
+            } else {
+                memory.given.extend_from_slice(page);
+                PageKind::Given
+            };
+            memory.map.push(kind);
+        }
+        memory
+    }
+
+    /// Checks that the map covers the memory and names as many given pages as there are.
+    pub fn check(&self) -> Result<(), PageMapError> {
+        let page = PAGE_BYTES as u128;
+        let covered: u128 = self.map.runs.iter().map(|run| u128::from(run.pages)).sum();
+        let memory = u128::from(self.wasm_pages) * 65536;
+        if covered * page != memory {
+            return Err(PageMapError::Coverage {
+                covered: covered * page,
+                memory,
+            });
+        }
+        let named = self.map.count(PageKind::Given) * page;
+        let given = self.given.len() as u128;
+        if named != given {
+            return Err(PageMapError::Given { named, given });
+        }
+        Ok(())
+    }
+
+    /// Writes the memory into `target`, which holds the image's content followed by zeros and is
+    /// as long as this memory. Call [`Memory::check`] first.
+    pub fn apply(&self, target: &mut [u8]) {
+        let (mut at, mut from) = (0, 0);
+        for run in &self.map.runs {
+            let length = run.pages as usize * PAGE_BYTES;
+            let part = &mut target[at..at + length];
+            match run.kind {
+                PageKind::Image => {}
+                PageKind::Zero => {
+                    // Untouched pages stay untouched: writing them would make them resident.
+                    for page in part.chunks_exact_mut(PAGE_BYTES) {
+                        if page.iter().any(|byte| *byte != 0) {
+                            page.fill(0);
+                        }
+                    }
+                }
+                PageKind::Given => {
+                    part.copy_from_slice(&self.given[from..from + length]);
+                    from += length;
+                }
+            }
+            at += length;
+        }
+    }
+}
