@@ -74,4 +74,7 @@ pub enum Answer {
     Unknown,
     /// All records.
     Records(Vec<Record>),
+    /// It was not done and will not be: the store failed, or the operation is not allowed. For
+    /// people.
+    Failed(String),
 }

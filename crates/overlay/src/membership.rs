@@ -1,0 +1,407 @@
+//! Who belongs to the fleet, and who of them is alive.
+//!
+//! Every node keeps a link to every other. A member's health follows from its link and from when
+//! it was last heard:
+//!
+//! ```text
+//!            silent for `suspect_after`, or its link broke
+//!   Alive ------------------------------------------------> Suspect
+//!     ^                                                        |  silent for `dead_after`, or the
+//!     |  heard, or its link is up again                        |  link not remade in `relink_within`
+//!     +------------------------ Dead <-------------------------+
+//! ```
+//!
+//! Health is an opinion for people and for giving up waits early. It decides nothing about who
+//! may run a process: that is the directory's.
+//!
+//! A member that comes back under a higher incarnation has been restarted and has lost its
+//! processes and moves; this is told apart from a link that only broke.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use wire::NodeId;
+use wire::control::Member;
+
+/// How a member is seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// It answers.
+    Alive,
+    /// It has not been heard for a while, or its link broke.
+    Suspect,
+    /// It is taken to be gone, with its processes, until it is heard again.
+    Dead,
+}
+
+/// When to say what. All durations are by this node's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How often every linked member is told that this node lives.
+    pub heartbeat: Duration,
+    /// Silence on a link until a member is suspect.
+    pub suspect_after: Duration,
+    /// Silence on a link until it is dead.
+    pub dead_after: Duration,
+    /// From the break of a link until the member is dead, if the link cannot be made again.
+    pub relink_within: Duration,
+    /// No more members than this are taken.
+    pub max_members: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            suspect_after: Duration::from_millis(1500),
+            dead_after: Duration::from_secs(3),
+            relink_within: Duration::from_secs(2),
+            max_members: 1024,
+        }
+    }
+}
+
+/// What the membership is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The link to a node is up; it has proved its key.
+    LinkUp(NodeId),
+    /// It broke.
+    LinkDown(NodeId),
+    /// A message came from a node.
+    Heard(NodeId),
+    /// A member, as it or the world says itself: news about address and incarnation.
+    FirstHand(Member),
+    /// A member, as another one knows it: believed if it is new or its incarnation is.
+    HearSay(Member),
+}
+
+/// What the membership has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a heartbeat.
+    Heartbeat(NodeId),
+    /// A member is seen differently.
+    Health {
+        /// Which.
+        node: NodeId,
+        /// How it is.
+        health: Health,
+    },
+    /// It came back under a new incarnation: what it did in its earlier life is lost.
+    Restarted(NodeId),
+    /// The list of members changed.
+    Changed,
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    member: Member,
+    /// When the link broke; `None` while it is up.
+    down_since: Option<Duration>,
+    heard: Duration,
+    health: Health,
+}
+
+impl Peer {
+    fn health_at(&self, now: Duration, config: &Config) -> Health {
+        let (silent_since, suspect_after, dead_after) = match self.down_since {
+            Some(since) => (since, Duration::ZERO, config.relink_within),
+            None => (self.heard, config.suspect_after, config.dead_after),
+        };
+        let silence = now.saturating_sub(silent_since);
+        if silence >= dead_after {
+            Health::Dead
+        } else if silence >= suspect_after {
+            Health::Suspect
+        } else {
+            Health::Alive
+        }
+    }
+
+    /// When its health gets worse if nothing happens.
+    fn deadline(&self, config: &Config) -> Option<Duration> {
+        let (since, suspect_after, dead_after) = match self.down_since {
+            Some(since) => (since, Duration::ZERO, config.relink_within),
+            None => (self.heard, config.suspect_after, config.dead_after),
+        };
+        match self.health {
+            Health::Alive => Some(since + suspect_after),
+            Health::Suspect => Some(since + dead_after),
+            Health::Dead => None,
+        }
+    }
+}
+
+/// The machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Membership {
+    config: Config,
+    me: Member,
+    peers: BTreeMap<NodeId, Peer>,
+    next_heartbeat: Duration,
+    effects: VecDeque<Effect>,
+}
+
+impl Membership {
+    /// This node's view at its start: `members` are known, none is linked yet.
+    pub fn new(
+        now: Duration,
+        config: Config,
+        me: Member,
+        members: impl IntoIterator<Item = Member>,
+    ) -> Self {
+        let mut membership = Self {
+            config,
+            me,
+            peers: BTreeMap::new(),
+            next_heartbeat: now,
+            effects: VecDeque::new(),
+        };
+        for member in members {
+            membership.learn(now, member, true);
+        }
+        membership.effects.clear();
+        membership
+    }
+
+    /// This node's own entry.
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// All members, this node first.
+    pub fn members(&self) -> Vec<Member> {
+        let peers = self.peers.values().map(|peer| peer.member.clone());
+        std::iter::once(self.me.clone()).chain(peers).collect()
+    }
+
+    /// The other members.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.keys().copied()
+    }
+
+    /// Whether a node belongs to the fleet.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        node == self.me.node || self.peers.contains_key(&node)
+    }
+
+    /// How a member is; `None` for strangers. This node itself is alive.
+    pub fn health(&self, node: NodeId) -> Option<Health> {
+        if node == self.me.node {
+            return Some(Health::Alive);
+        }
+        self.peers.get(&node).map(|peer| peer.health)
+    }
+
+    /// Whether messages can be sent to it.
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        let peer = self.peers.get(&node);
+        peer.is_some_and(|peer| peer.down_since.is_none())
+    }
+
+    /// Takes in one event. Events about strangers change nothing.
+    pub fn handle(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::LinkUp(node) => self.with_peer(now, node, |peer| {
+                peer.down_since = None;
+                peer.heard = now;
+            }),
+            Event::LinkDown(node) => self.with_peer(now, node, |peer| {
+                peer.down_since.get_or_insert(now);
+            }),
+            Event::Heard(node) => self.with_peer(now, node, |peer| peer.heard = now),
+            Event::FirstHand(member) => self.learn(now, member, true),
+            Event::HearSay(member) => self.learn(now, member, false),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + self.config.heartbeat;
+            let linked = self.peers.iter().filter(|(_, p)| p.down_since.is_none());
+            let beats = linked.map(|(node, _)| Effect::Heartbeat(*node));
+            self.effects.extend(beats);
+        }
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.with_peer(now, node, |_| ());
+        }
+    }
+
+    /// When [`Membership::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let deadlines = self.peers.values().filter_map(|p| p.deadline(&self.config));
+        let beat = self.peers.values().any(|p| p.down_since.is_none());
+        deadlines.chain(beat.then_some(self.next_heartbeat)).min()
+    }
+
+    /// What to do next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Changes a peer, then says so if its health is another one.
+    fn with_peer(&mut self, now: Duration, node: NodeId, change: impl FnOnce(&mut Peer)) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        change(peer);
+        let health = peer.health_at(now, &self.config);
+        if peer.health != health {
+            peer.health = health;
+            self.effects.push_back(Effect::Health { node, health });
+        }
+    }
+
+    fn learn(&mut self, now: Duration, member: Member, first_hand: bool) {
+        let node = member.node;
+        if node == self.me.node {
+            return;
+        }
+        let full = self.peers.len() >= self.config.max_members;
+        match self.peers.get_mut(&node) {
+            Some(peer) if member.incarnation > peer.member.incarnation => {
+                peer.member = member;
+                self.effects.push_back(Effect::Restarted(node));
+                self.effects.push_back(Effect::Changed);
+            }
+            Some(peer) => {
+                let same_life = member.incarnation == peer.member.incarnation;
+                if same_life && first_hand && member != peer.member {
+                    peer.member = member;
+                    self.effects.push_back(Effect::Changed);
+                }
+            }
+            None if full => (),
+            None => {
+                let peer = Peer {
+                    member,
+                    down_since: Some(now),
+                    heard: now,
+                    health: Health::Suspect,
+                };
+                self.peers.insert(node, peer);
+                self.effects.push_back(Effect::Changed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn member(node: u8, incarnation: u64) -> Member {
+        Member {
+            node: NodeId([node; 32]),
+            name: format!("node{node}"),
+            address: format!("127.0.0.1:{node}"),
+            incarnation,
+        }
+    }
+
+    fn with_one_peer() -> (Membership, NodeId) {
+        let membership = Membership::new(
+            Duration::ZERO,
+            Config::default(),
+            member(1, 1),
+            [member(1, 1), member(2, 1)],
+        );
+        (membership, NodeId([2; 32]))
+    }
+
+    /// Lets time pass and collects what is said about health meanwhile, with its time.
+    fn pass(membership: &mut Membership, until: Duration) -> Vec<(Duration, Health)> {
+        while membership.poll_effect().is_some() {}
+        let mut said = Vec::new();
+        while let Some(due) = membership.poll_timeout().filter(|due| *due <= until) {
+            membership.handle_timeout(due);
+            while let Some(effect) = membership.poll_effect() {
+                if let Effect::Health { health, .. } = effect {
+                    said.push((due, health));
+                }
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn a_broken_link_that_is_not_remade_is_a_death_within_two_seconds() {
+        let (mut membership, peer) = with_one_peer();
+        membership.handle(SECOND, Event::LinkUp(peer));
+        assert_eq!(membership.health(peer), Some(Health::Alive));
+        membership.handle(2 * SECOND, Event::LinkDown(peer));
+        assert_eq!(membership.health(peer), Some(Health::Suspect));
+        assert_eq!(
+            pass(&mut membership, 9 * SECOND),
+            [(4 * SECOND, Health::Dead)]
+        );
+        membership.handle(9 * SECOND, Event::LinkUp(peer));
+        assert_eq!(membership.health(peer), Some(Health::Alive));
+    }
+
+    #[test]
+    fn silence_on_a_link_is_suspicious_then_deadly() {
+        let (mut membership, peer) = with_one_peer();
+        membership.handle(Duration::ZERO, Event::LinkUp(peer));
+        let said = pass(&mut membership, 9 * SECOND);
+        let expected = [
+            (SECOND * 3 / 2, Health::Suspect),
+            (3 * SECOND, Health::Dead),
+        ];
+        assert_eq!(said, expected);
+        membership.handle(9 * SECOND, Event::Heard(peer));
+        assert_eq!(membership.health(peer), Some(Health::Alive));
+    }
+
+    #[test]
+    fn two_members_that_beat_stay_alive() {
+        let (mut membership, peer) = with_one_peer();
+        membership.handle(Duration::ZERO, Event::LinkUp(peer));
+        for half_seconds in 1..100 {
+            let now = half_seconds * SECOND / 2;
+            assert_eq!(pass(&mut membership, now), []);
+            membership.handle(now, Event::Heard(peer));
+        }
+    }
+
+    #[test]
+    fn a_new_incarnation_is_a_restart_and_an_old_one_is_ignored() {
+        let (mut membership, peer) = with_one_peer();
+        membership.handle(SECOND, Event::HearSay(member(2, 5)));
+        assert_eq!(membership.poll_effect(), Some(Effect::Restarted(peer)));
+        assert_eq!(membership.poll_effect(), Some(Effect::Changed));
+        membership.handle(SECOND, Event::FirstHand(member(2, 4)));
+        assert_eq!(membership.poll_effect(), None);
+        assert_eq!(membership.members()[1].incarnation, 5);
+    }
+
+    #[test]
+    fn an_address_is_believed_at_first_hand_only() {
+        let (mut membership, _) = with_one_peer();
+        let mut moved = member(2, 1);
+        moved.address = "elsewhere:1".to_owned();
+        membership.handle(SECOND, Event::HearSay(moved.clone()));
+        assert_eq!(membership.poll_effect(), None);
+        membership.handle(SECOND, Event::FirstHand(moved));
+        assert_eq!(membership.poll_effect(), Some(Effect::Changed));
+    }
+
+    #[test]
+    fn strangers_change_nothing() {
+        let (mut membership, _) = with_one_peer();
+        let stranger = NodeId([9; 32]);
+        for event in [
+            Event::LinkUp(stranger),
+            Event::LinkDown(stranger),
+            Event::Heard(stranger),
+        ] {
+            membership.handle(SECOND, event);
+        }
+        assert_eq!(membership.poll_effect(), None);
+        assert_eq!(membership.health(stranger), None);
+    }
+}
