@@ -43,12 +43,14 @@ pub enum Body {
     Data {
         /// Offset of the first byte.
         offset: u64,
-        /// The bytes; at most [`MAX_DATA`].
+        /// The bytes; at most [`MAX_DATA`]. None at all asks for an `Ack` at once.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// All bytes below `received` are in the sender's keepable state.
     Ack {
-        /// The next offset expected.
+        /// The next offset expected. The end of a direction counts as one more: `offset + 1` of
+        /// its `Fin` acknowledges that too (here and in the four frames below).
         received: u64,
         /// The highest offset that may be sent: received plus free room.
         limit: u64,
@@ -77,9 +79,10 @@ pub enum Body {
         /// The highest offset that may be sent.
         limit: u64,
     },
-    /// Owner to anchor: from now on I am your peer, under this epoch; also sent after a lost link.
+    /// Owner to anchor: from now on I am your peer, under this epoch; also sent, by either end, after
+    /// a lost link.
     Resume {
-        /// The owner.
+        /// The sender's node: the owner, or the anchor.
         node: NodeId,
         /// The next offset that the sender expects.
         received: u64,
@@ -113,4 +116,6 @@ pub enum ResetReason {
     ProcessGone,
     /// A rule of the protocol was broken.
     Protocol,
+    /// The process takes no more connections.
+    Refused,
 }

@@ -19,7 +19,8 @@ fn parse_hex<const N: usize>(text: &str, what: &'static str) -> Result<[u8; N], 
         what,
         digits: 2 * N,
     };
-    if text.len() != 2 * N || !text.is_ascii() {
+    // `from_str_radix` would take a sign.
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(error());
     }
     let mut bytes = [0; N];
@@ -101,9 +102,7 @@ macro_rules! text_or_bytes {
             }
         }
         impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<Self, D::Error> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 if deserializer.is_human_readable() {
                     let text = String::deserialize(deserializer)?;
                     text.parse().map_err(serde::de::Error::custom)

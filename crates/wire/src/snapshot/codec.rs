@@ -1,27 +1,747 @@
 //! Snapshots as bytes.
+//!
+//! A header that says what this is, how long it is and how to know that it is whole; then sections,
+//! each decoded on its own. All numbers are little-endian.
+//!
+//! ```text
+//! header, 56 bytes
+//!   offset  size
+//!        0     8  magic "LIMOSA\r\n" (the line end shows a transfer that translated line ends)
+//!        8     2  format version
+//!       10     2  zero
+//!       12     4  number of sections
+//!       16     8  length of everything after the header, in bytes
+//!       24    32  BLAKE3 over bytes 0..24 and everything after the header
+//!
+//! section, 12 bytes and its content; in ascending order of kind, each kind once
+//!        0     2  kind; from 0x8000 on: may be skipped by a reader that does not know it
+//!        2     2  version of the content
+//!        4     8  length of the content, in bytes
+//!       12     …  content
+//!
+//! kind 1, identity, version 1, 65 bytes
+//!        0    32  image
+//!       32    32  artefact
+//!       64     1  phase: 0 born, 1 start, 2 main
+//!
+//! kind 2, frames, version 1: the frames as the pass defines them, innermost first
+//!
+//! kind 3, globals, version 1
+//!        0     4  number of globals, then for each
+//!              1  type: 0 i32, 1 i64, 2 f32, 3 f64, 4 v128
+//!         4/8/16  value; floats as bits
+//!
+//! kind 4, memories, version 1
+//!        0     4  number of memories, then for each a table entry
+//!              8  size in WebAssembly pages of 64 KiB
+//!              4  number of runs, then for each run
+//!                   1  kind: 0 zero, 1 equal to the image's, 2 given
+//!                   8  pages of 4 KiB; not 0, and no two runs of one kind in a row
+//!              …  after all table entries: the given pages of all memories, in order
+//!
+//! kind 5, kernel, version 1: `Kernel` in postcard's encoding
+//! ```
+//!
+//! A reader reads its own format version and the one before it. It looks at the length before it
+//! allocates, at the checksum before it decodes, and it leaves no byte unread. What it returns has
+//! passed [`Memory::check`]; that the module has such frames, globals and memories is for the
+//! machine to find out, against the artefact.
 
-use super::Snapshot;
+use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, PageMapError, Phase, Run, Snapshot};
+use crate::{ArtefactId, ImageId};
+use std::io::{self, Write};
 
 /// The first eight bytes of every snapshot.
 pub const MAGIC: [u8; 8] = *b"LIMOSA\r\n";
 /// The version this code writes; it reads this one and the one before.
 pub const FORMAT_VERSION: u16 = 1;
+/// The oldest version this code reads.
+pub const OLDEST_FORMAT_VERSION: u16 = 1;
+/// Bytes before the first section.
+pub const HEADER_BYTES: usize = 56;
+
+/// Where the checksum lies in the header.
+const CHECKSUM_AT: usize = 24;
+/// Bytes before a section's content.
+const SECTION_HEADER_BYTES: usize = 12;
+/// Kinds from here on may be skipped by a reader that does not know them.
+const OPTIONAL_KINDS: u16 = 0x8000;
+/// No memory is larger: 2^48 bytes, the address space of today's machines.
+const MAX_WASM_PAGES: u64 = 1 << 32;
+/// The fewest bytes that an entry of the memory table takes.
+const MEMORY_ENTRY_BYTES: usize = 12;
+/// The bytes of a run in the memory table.
+const RUN_BYTES: usize = 9;
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+enum Kind {
+    Identity = 1,
+    Frames = 2,
+    Globals = 3,
+    Memories = 4,
+    Kernel = 5,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [
+        Kind::Identity,
+        Kind::Frames,
+        Kind::Globals,
+        Kind::Memories,
+        Kind::Kernel,
+    ];
+    /// The version of every kind's content that this code writes and reads.
+    const VERSION: u16 = 1;
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Identity => "identity",
+            Kind::Frames => "frames",
+            Kind::Globals => "globals",
+            Kind::Memories => "memories",
+            Kind::Kernel => "kernel",
+        }
+    }
+}
 
 /// Bytes that are not a snapshot this code can read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// It does not begin like one.
-    #[error("this is not a Limosa snapshot")]
+    #[error(
+        "this is not a Limosa snapshot: it does not begin with the bytes that every snapshot \
+         begins with; give a file that `limosa checkpoint` wrote"
+    )]
     NotASnapshot,
+    /// There are fewer bytes than there must be.
+    #[error(
+        "the snapshot is truncated: {have} bytes of {need} are there; it was cut off while it was \
+         written or copied: copy it again"
+    )]
+    Truncated {
+        /// Bytes there.
+        have: u64,
+        /// Bytes that it must have, as far as can be told.
+        need: u64,
+    },
+    /// There are more bytes than it says it has.
+    #[error(
+        "{extra} bytes follow the end of the snapshot; two files may have been joined: copy it \
+         again"
+    )]
+    Trailing {
+        /// Bytes too many.
+        extra: u64,
+    },
+    /// A release after this one wrote it.
+    #[error(
+        "the snapshot has format version {version}; this release reads up to {newest}: restore it \
+         with the release that wrote it, or a later one"
+    )]
+    Newer {
+        /// Its version.
+        version: u16,
+        /// The newest version that can be read.
+        newest: u16,
+    },
+    /// A release long before this one wrote it.
+    #[error(
+        "the snapshot has format version {version}; this release reads {oldest} and later: restore \
+         it with an older release and take it again with one in between"
+    )]
+    Older {
+        /// Its version.
+        version: u16,
+        /// The oldest version that can be read.
+        oldest: u16,
+    },
+    /// Its bytes are not those that were written.
+    #[error(
+        "the snapshot was altered: its checksum does not match its content; copy it again, or take \
+         a new one"
+    )]
+    Altered,
+    /// A section that cannot be skipped is of a kind that this release does not know.
+    #[error(
+        "the snapshot has a section of kind {kind}, which this release does not know and may not \
+         skip: restore it with the release that wrote it, or a later one"
+    )]
+    UnknownSection {
+        /// The kind.
+        kind: u16,
+    },
+    /// A section's content is of a version that this release does not know.
+    #[error(
+        "the snapshot's {section} section has version {version}; this release reads {known}: \
+         restore it with the release that wrote it, or a later one"
+    )]
+    SectionVersion {
+        /// The section.
+        section: &'static str,
+        /// Its version.
+        version: u16,
+        /// The version that can be read.
+        known: u16,
+    },
+    /// A section is there twice.
+    #[error("the snapshot has two sections of kind {kind}; whatever wrote it is faulty")]
+    DuplicateSection {
+        /// The kind.
+        kind: u16,
+    },
+    /// A section comes after one of a higher kind.
+    #[error(
+        "the snapshot's section of kind {kind} comes after one of kind {after}; whatever wrote it \
+         is faulty"
+    )]
+    SectionOrder {
+        /// The kind.
+        kind: u16,
+        /// The kind before it.
+        after: u16,
+    },
+    /// A section is not there.
+    #[error("the snapshot has no {section} section; whatever wrote it is faulty")]
+    MissingSection {
+        /// The section.
+        section: &'static str,
+    },
+    /// A section's content is not what its kind holds.
+    #[error("the snapshot's {section} section is malformed: {reason}; whatever wrote it is faulty")]
+    Malformed {
+        /// The section, or "header".
+        section: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A memory's page map does not fit it.
+    #[error("memory {index} of the snapshot does not fit together: {error}")]
+    Memory {
+        /// Index of the memory.
+        index: usize,
+        /// What is wrong.
+        error: PageMapError,
+    },
+}
+
+fn malformed(section: &'static str, reason: impl Into<String>) -> DecodeError {
+    DecodeError::Malformed {
+        section,
+        reason: reason.into(),
+    }
+}
+
+/// The header of a snapshot: enough to know how much to read, and whether to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The format version.
+    pub version: u16,
+    /// The number of sections.
+    pub sections: u32,
+    /// The length of everything after the header, in bytes.
+    pub body_bytes: u64,
+    /// BLAKE3 over the header before the checksum and everything after the header.
+    pub checksum: [u8; 32],
+}
+
+impl Header {
+    /// Reads the header at the beginning of `bytes` ([`HEADER_BYTES`] are enough). A reader of
+    /// files or links compares [`Header::total_bytes`] with its own limit before it goes on.
+    pub fn read(bytes: &[u8]) -> Result<Header, DecodeError> {
+        let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
+        if magic.is_empty() || !MAGIC.starts_with(magic) {
+            return Err(DecodeError::NotASnapshot);
+        }
+        let truncated = || DecodeError::Truncated {
+            have: bytes.len() as u64,
+            need: HEADER_BYTES as u64,
+        };
+        let mut fields = Cursor {
+            section: "header",
+            rest: bytes.get(MAGIC.len()..).ok_or_else(truncated)?,
+        };
+        // The version comes before the rest: another version may have another header.
+        let version = fields.u16().map_err(|_| truncated())?;
+        if version > FORMAT_VERSION {
+            return Err(DecodeError::Newer {
+                version,
+                newest: FORMAT_VERSION,
+            });
+        }
+        if version < OLDEST_FORMAT_VERSION {
+            return Err(DecodeError::Older {
+                version,
+                oldest: OLDEST_FORMAT_VERSION,
+            });
+        }
+        if bytes.len() < HEADER_BYTES {
+            return Err(truncated());
+        }
+        let reserved = fields.u16()?;
+        let header = Header {
+            version,
+            sections: fields.u32()?,
+            body_bytes: fields.u64()?,
+            checksum: fields.array()?,
+        };
+        if reserved != 0 {
+            return Err(malformed("header", "its reserved bytes are not zero"));
+        }
+        Ok(header)
+    }
+
+    /// The length of the whole snapshot, in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.body_bytes.saturating_add(HEADER_BYTES as u64)
+    }
+}
+
+/// A snapshot ready to be written: everything but the frames and given pages is encoded, and those
+/// are borrowed, so that writing copies them exactly once.
+pub struct Encoder<'a> {
+    parts: Vec<Part<'a>>,
+    bytes: u64,
+    checksum: [u8; 32],
+}
+
+enum Part<'a> {
+    Owned(Vec<u8>),
+    Borrowed(&'a [u8]),
+}
+
+impl Part<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Part::Owned(bytes) => bytes,
+            Part::Borrowed(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> Encoder<'a> {
+    fn new(snapshot: &'a Snapshot) -> Encoder<'a> {
+        let mut memory_parts = vec![Part::Owned(memory_table(&snapshot.memories))];
+        let given = snapshot.memories.iter().map(|memory| &memory.given[..]);
+        memory_parts.extend(given.map(Part::Borrowed));
+        let sections = [
+            (Kind::Identity, vec![Part::Owned(identity(snapshot))]),
+            (Kind::Frames, vec![Part::Borrowed(&snapshot.frames)]),
+            (Kind::Globals, vec![Part::Owned(globals(&snapshot.globals))]),
+            (Kind::Memories, memory_parts),
+            (Kind::Kernel, vec![Part::Owned(kernel(&snapshot.kernel))]),
+        ];
+
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend(MAGIC);
+        header.extend(FORMAT_VERSION.to_le_bytes());
+        header.extend([0; 2]);
+        header.extend((sections.len() as u32).to_le_bytes());
+        let mut parts = vec![Part::Owned(Vec::new())];
+        let mut body_bytes = 0;
+        for (kind, content) in sections {
+            let length: u64 = content.iter().map(|part| part.bytes().len() as u64).sum();
+            let mut section = Vec::with_capacity(SECTION_HEADER_BYTES);
+            section.extend((kind as u16).to_le_bytes());
+            section.extend(Kind::VERSION.to_le_bytes());
+            section.extend(length.to_le_bytes());
+            body_bytes += section.len() as u64 + length;
+            parts.push(Part::Owned(section));
+            parts.extend(content);
+        }
+        header.extend(body_bytes.to_le_bytes());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header);
+        for part in &parts {
+            hasher.update(part.bytes());
+        }
+        let checksum = *hasher.finalize().as_bytes();
+        header.extend(checksum);
+        if let Some(first) = parts.first_mut() {
+            *first = Part::Owned(header);
+        }
+        Encoder {
+            parts,
+            bytes: body_bytes + HEADER_BYTES as u64,
+            checksum,
+        }
+    }
+
+    /// The length of the whole snapshot, in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The checksum in the header.
+    pub fn checksum(&self) -> [u8; 32] {
+        self.checksum
+    }
+
+    /// The bytes in order, in as many slices as they lie in.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(Part::bytes)
+    }
+
+    /// Writes the bytes.
+    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        self.slices().try_for_each(|slice| writer.write_all(slice))
+    }
 }
 
 impl Snapshot {
+    /// Encodes all but the large parts and computes the checksum. A world that sends or stores a
+    /// snapshot writes the [`Encoder`]'s slices and copies nothing.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
     /// Writes the snapshot as bytes.
     pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+        let encoder = self.encoder();
+        let mut bytes = Vec::with_capacity(encoder.total_bytes() as usize);
+        encoder
+            .slices()
+            .for_each(|slice| bytes.extend_from_slice(slice));
+        bytes
     }
-    /// Reads a snapshot.
-    pub fn decode(_bytes: &[u8]) -> Result<Snapshot, DecodeError> {
-        Err(DecodeError::NotASnapshot)
+
+    /// Writes the snapshot into `writer`.
+    pub fn encode_into(&self, writer: &mut impl Write) -> io::Result<()> {
+        self.encoder().write_to(writer)
     }
+
+    /// Reads a snapshot. `bytes` is the whole of it and nothing else. Allocates no more than a
+    /// small multiple of its length.
+    pub fn decode(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
+        let header = Header::read(bytes)?;
+        let (have, need) = (bytes.len() as u64, header.total_bytes());
+        if have < need {
+            return Err(DecodeError::Truncated { have, need });
+        }
+        if have > need {
+            let extra = have - need;
+            return Err(DecodeError::Trailing { extra });
+        }
+        let (head, body) = bytes.split_at(HEADER_BYTES);
+        if checksum(head, body) != header.checksum {
+            return Err(DecodeError::Altered);
+        }
+        decode_body(header.sections, body)
+    }
+}
+
+/// The checksum of a snapshot whose header's first bytes are `head`.
+fn checksum(head: &[u8], body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head[..CHECKSUM_AT]).update(body);
+    *hasher.finalize().as_bytes()
+}
+
+/// Makes the length and checksum of an altered snapshot right again, for tests that want to reach
+/// what lies behind them. Does nothing to bytes shorter than a header.
+#[doc(hidden)]
+pub fn fix_header(bytes: &mut [u8]) {
+    if bytes.len() < HEADER_BYTES {
+        return;
+    }
+    let (head, body) = bytes.split_at_mut(HEADER_BYTES);
+    head[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    let checksum = checksum(head, body);
+    head[CHECKSUM_AT..].copy_from_slice(&checksum);
+}
+
+fn identity(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = Vec::with_capacity(65);
+    out.extend(snapshot.image.0);
+    out.extend(snapshot.artefact.0);
+    out.push(match snapshot.phase {
+        Phase::Born => 0,
+        Phase::Start => 1,
+        Phase::Main => 2,
+    });
+    out
+}
+
+fn globals(globals: &[GlobalValue]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + 9 * globals.len());
+    out.extend((globals.len() as u32).to_le_bytes());
+    for global in globals {
+        match global {
+            GlobalValue::I32(value) => {
+                out.push(0);
+                out.extend(value.to_le_bytes());
+            }
+            GlobalValue::I64(value) => {
+                out.push(1);
+                out.extend(value.to_le_bytes());
+            }
+            GlobalValue::F32(value) => {
+                out.push(2);
+                out.extend(value.to_le_bytes());
+            }
+            GlobalValue::F64(value) => {
+                out.push(3);
+                out.extend(value.to_le_bytes());
+            }
+            GlobalValue::V128(value) => {
+                out.push(4);
+                out.extend(value);
+            }
+        }
+    }
+    out
+}
+
+fn memory_table(memories: &[Memory]) -> Vec<u8> {
+    let runs: usize = memories.iter().map(|memory| memory.map.runs.len()).sum();
+    let mut out = Vec::with_capacity(4 + memories.len() * MEMORY_ENTRY_BYTES + runs * RUN_BYTES);
+    out.extend((memories.len() as u32).to_le_bytes());
+    for memory in memories {
+        out.extend(memory.wasm_pages.to_le_bytes());
+        out.extend((memory.map.runs.len() as u32).to_le_bytes());
+        for run in &memory.map.runs {
+            out.push(match run.kind {
+                PageKind::Zero => 0,
+                PageKind::Image => 1,
+                PageKind::Given => 2,
+            });
+            out.extend(run.pages.to_le_bytes());
+        }
+    }
+    out
+}
+
+fn kernel(kernel: &Kernel) -> Vec<u8> {
+    // Writing to memory cannot fail, and every type of the kernel section can be written.
+    postcard::to_allocvec(kernel).expect("the kernel section is serialisable")
+}
+
+/// Reads numbers off the front of a section's content.
+struct Cursor<'a> {
+    section: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        match self.rest.split_at_checked(length) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            None => Err(malformed(
+                self.section,
+                format!(
+                    "{length} bytes are needed where {} are left",
+                    self.rest.len()
+                ),
+            )),
+        }
+    }
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array().map(|[byte]| byte)
+    }
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+    /// A count of things that take at least `each` bytes, so no more than the rest can hold.
+    fn count(&mut self, each: usize, things: &str) -> Result<usize, DecodeError> {
+        let count = self.u32()? as usize;
+        if count > self.rest.len() / each {
+            return Err(malformed(
+                self.section,
+                format!(
+                    "{count} {things} do not fit into the {} bytes left",
+                    self.rest.len()
+                ),
+            ));
+        }
+        Ok(count)
+    }
+    fn finish(self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(malformed(
+            self.section,
+            format!("{} bytes follow its end", self.rest.len()),
+        ))
+    }
+}
+
+/// Finds the sections, then decodes each.
+fn decode_body(count: u32, body: &[u8]) -> Result<Snapshot, DecodeError> {
+    let mut contents: [Option<&[u8]>; Kind::ALL.len()] = Default::default();
+    let mut previous = None;
+    let mut cursor = Cursor {
+        section: "header",
+        rest: body,
+    };
+    for _ in 0..count {
+        let kind = cursor.u16()?;
+        let version = cursor.u16()?;
+        let length = cursor.u64()?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let content = cursor.take(length)?;
+        match previous {
+            Some(after) if kind == after => return Err(DecodeError::DuplicateSection { kind }),
+            Some(after) if kind < after => return Err(DecodeError::SectionOrder { kind, after }),
+            _ => previous = Some(kind),
+        }
+        let known = Kind::ALL
+            .iter()
+            .zip(&mut contents)
+            .find(|(known, _)| **known as u16 == kind);
+        match known {
+            Some((known, place)) => {
+                if version != Kind::VERSION {
+                    return Err(DecodeError::SectionVersion {
+                        section: known.name(),
+                        version,
+                        known: Kind::VERSION,
+                    });
+                }
+                *place = Some(content);
+            }
+            None if kind >= OPTIONAL_KINDS => {}
+            None => return Err(DecodeError::UnknownSection { kind }),
+        }
+    }
+    cursor.finish()?;
+
+    let section = |kind: Kind| {
+        let missing = || DecodeError::MissingSection {
+            section: kind.name(),
+        };
+        let found = Kind::ALL.iter().position(|known| *known == kind);
+        let content = found.and_then(|at| contents.get(at).copied().flatten());
+        content.map_or_else(
+            || Err(missing()),
+            |rest| {
+                Ok(Cursor {
+                    section: kind.name(),
+                    rest,
+                })
+            },
+        )
+    };
+    let (image, artefact, phase) = decode_identity(section(Kind::Identity)?)?;
+    let frames = section(Kind::Frames)?.rest;
+    let globals = decode_globals(section(Kind::Globals)?)?;
+    let memories = section(Kind::Memories)?;
+    let kernel = section(Kind::Kernel)?;
+    Ok(Snapshot {
+        image,
+        artefact,
+        phase,
+        frames: frames.to_vec(),
+        globals,
+        memories: decode_memories(memories)?,
+        kernel: decode_kernel(kernel)?,
+    })
+}
+
+fn decode_identity(mut cursor: Cursor<'_>) -> Result<(ImageId, ArtefactId, Phase), DecodeError> {
+    let image = ImageId(cursor.array()?);
+    let artefact = ArtefactId(cursor.array()?);
+    let phase = match cursor.u8()? {
+        0 => Phase::Born,
+        1 => Phase::Start,
+        2 => Phase::Main,
+        other => return Err(malformed(cursor.section, format!("{other} is no phase"))),
+    };
+    cursor.finish()?;
+    Ok((image, artefact, phase))
+}
+
+fn decode_globals(mut cursor: Cursor<'_>) -> Result<Vec<GlobalValue>, DecodeError> {
+    let count = cursor.count(5, "globals")?;
+    let mut globals = Vec::with_capacity(count);
+    for _ in 0..count {
+        globals.push(match cursor.u8()? {
+            0 => GlobalValue::I32(cursor.u32()?),
+            1 => GlobalValue::I64(cursor.u64()?),
+            2 => GlobalValue::F32(cursor.u32()?),
+            3 => GlobalValue::F64(cursor.u64()?),
+            4 => GlobalValue::V128(cursor.array()?),
+            other => {
+                let reason = format!("{other} is no type of a global");
+                return Err(malformed(cursor.section, reason));
+            }
+        });
+    }
+    cursor.finish()?;
+    Ok(globals)
+}
+
+fn decode_memories(mut cursor: Cursor<'_>) -> Result<Vec<Memory>, DecodeError> {
+    let count = cursor.count(MEMORY_ENTRY_BYTES, "memories")?;
+    let mut memories = Vec::with_capacity(count);
+    for _ in 0..count {
+        let wasm_pages = cursor.u64()?;
+        if wasm_pages > MAX_WASM_PAGES {
+            let reason = format!("a memory of {wasm_pages} pages of 64 KiB is beyond any machine");
+            return Err(malformed(cursor.section, reason));
+        }
+        let runs = decode_runs(&mut cursor)?;
+        memories.push(Memory {
+            wasm_pages,
+            map: PageMap { runs },
+            given: Vec::new(),
+        });
+    }
+    for (index, memory) in memories.iter_mut().enumerate() {
+        let given = memory.map.count(PageKind::Given) * super::PAGE_BYTES as u128;
+        let given = usize::try_from(given).unwrap_or(usize::MAX);
+        memory.given = cursor.take(given)?.to_vec();
+        memory
+            .check()
+            .map_err(|error| DecodeError::Memory { index, error })?;
+    }
+    cursor.finish()?;
+    Ok(memories)
+}
+
+fn decode_runs(cursor: &mut Cursor<'_>) -> Result<Vec<Run>, DecodeError> {
+    let count = cursor.count(RUN_BYTES, "runs")?;
+    let mut runs: Vec<Run> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let kind = match cursor.u8()? {
+            0 => PageKind::Zero,
+            1 => PageKind::Image,
+            2 => PageKind::Given,
+            other => {
+                let reason = format!("{other} is no kind of page");
+                return Err(malformed(cursor.section, reason));
+            }
+        };
+        let pages = cursor.u64()?;
+        if pages == 0 || runs.last().is_some_and(|last| last.kind == kind) {
+            return Err(malformed(
+                cursor.section,
+                "its runs are not of maximal length",
+            ));
+        }
+        runs.push(Run { kind, pages });
+    }
+    Ok(runs)
+}
+
+fn decode_kernel(cursor: Cursor<'_>) -> Result<Kernel, DecodeError> {
+    let (kernel, rest) = postcard::take_from_bytes(cursor.rest)
+        .map_err(|error| malformed(cursor.section, error.to_string()))?;
+    Cursor { rest, ..cursor }.finish()?;
+    Ok(kernel)
 }

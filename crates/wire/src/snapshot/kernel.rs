@@ -136,7 +136,7 @@ pub struct Inode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InodeKind {
     /// A regular file.
-    File(Vec<u8>),
+    File(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A directory: names to inodes, and the inode of its parent.
     Directory {
         /// Entries by name.
@@ -167,6 +167,7 @@ pub struct Stream {
     /// The client's address as text.
     pub peer: String,
     /// The bytes that the process wrote and the anchor has not acknowledged.
+    #[serde(with = "serde_bytes")]
     pub unacknowledged: Vec<u8>,
     /// Offset of the first of them.
     pub acknowledged: u64,
@@ -175,6 +176,7 @@ pub struct Stream {
     /// The process has shut its writing side down.
     pub send_closed: bool,
     /// The bytes that arrived and the process has not read.
+    #[serde(with = "serde_bytes")]
     pub unread: Vec<u8>,
     /// The next offset expected.
     pub received: u64,

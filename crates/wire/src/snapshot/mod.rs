@@ -4,7 +4,11 @@ mod codec;
 mod kernel;
 mod pages;
 
-pub use codec::{DecodeError, FORMAT_VERSION, MAGIC};
+#[doc(hidden)]
+pub use codec::fix_header;
+pub use codec::{
+    DecodeError, Encoder, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERSION,
+};
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
 

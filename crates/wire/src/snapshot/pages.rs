@@ -94,7 +94,11 @@ impl Memory {
             let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
             let kind = if page == of_image {
                 let zero = of_image == ZERO;
-                if zero { PageKind::Zero } else { PageKind::Image }
+                if zero {
+                    PageKind::Zero
+                } else {
+                    PageKind::Image
+                }
             } else if page == ZERO {
                 PageKind::Zero
             } else {
