@@ -1,1 +1,115 @@
-//! Moves a process: the source and target machines.
+//! Moves a process: the source and target machines of one move.
+//!
+//! ```text
+//!   source S                                 directory                       target T
+//!   Offering    --- Offer ---------------------------------------------->    Considering
+//!   Preparing   <-- Accept ----------------------------------------------    Preparing
+//!               === image, if asked for ================================>      compiles
+//!   Checking    <-- Prepared --------------------------------------------    Receiving
+//!               --- Get ------------------------> reachable, still S
+//!   Freezing      freezes the process, seals its streams
+//!   Sealed      === snapshot ===========================================>      thaws, standby
+//!   Proposing   <-- Ready -----------------------------------------------    Ready
+//!               --- {S,e,a} -> {T,e+1,0} -------> grants
+//!   Granted     --- Commit --------------------------------------------->    Activating
+//!                                                 <- {T,e+1,0} -> {T,e+1,1} -
+//!   Over        <-- Running ---------------------------------------------    Over: it runs
+//! ```
+//!
+//! The proposal is the watershed. Before it, every failure ends the move at once, the process runs
+//! on at the source, and the source says why. After it, nobody guesses: each side asks the
+//! directory until it knows, and the process stays frozen until then. A grant that nobody has run
+//! under can be taken back, by compare-and-set like everything else.
+//!
+//! The machines know ids and amounts, not WebAssembly and not links. They are told what happened
+//! (`handle`), what time it is, and asked what to do next (`poll_action`).
+
+pub mod source;
+mod strategy;
+pub mod target;
+
+pub use strategy::Strategy;
+
+use std::time::Duration;
+use wire::directory::{Answer, Operation};
+
+/// How long each side waits for the other, and for its own world, in every state before the
+/// proposal. After it there is no giving up, only asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// For the target to say yes or no.
+    pub offer: Duration,
+    /// For the image to be sent and compiled at the target.
+    pub prepare: Duration,
+    /// For the directory to say that it can be reached.
+    pub check: Duration,
+    /// For the process to reach a point where it can be frozen.
+    pub freeze: Duration,
+    /// For the snapshot to be sent and thawed, besides what its size needs.
+    pub restore: Duration,
+    /// What the sending of a snapshot is granted for its size, in bytes per second.
+    pub least_bytes_per_second: u64,
+    /// For the target to report that it runs what it was granted; then the source takes it back
+    /// if it still can. Also how long a target that is ready waits for the source's decision
+    /// before it asks the directory.
+    pub commit: Duration,
+    /// Between two tries to say or ask something that may have been lost.
+    pub retry: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            offer: Duration::from_secs(5),
+            prepare: Duration::from_secs(120),
+            check: Duration::from_secs(3),
+            freeze: Duration::from_secs(10),
+            restore: Duration::from_secs(10),
+            least_bytes_per_second: 16 << 20,
+            commit: Duration::from_secs(5),
+            retry: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Config {
+    /// How long a snapshot of this size may be on its way.
+    fn restore_of(&self, bytes: u64) -> Duration {
+        self.restore + Duration::from_secs(bytes / self.least_bytes_per_second.max(1))
+    }
+}
+
+/// A question to the directory. An answer counts only for the latest question of a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Tells the answers apart.
+    pub number: u32,
+    /// What is asked.
+    pub operation: Operation,
+    /// When to give up and answer `None`; if absent, ask until there is an answer.
+    pub patience: Option<Duration>,
+}
+
+/// The directory's answer to a [`Question`], or `None` when patience ran out.
+pub type Reply = Option<Answer>;
+
+/// An enum of states with a list of all of them and their names, so that tests and displays
+/// cannot miss one.
+macro_rules! states {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$state_doc:meta])* $state:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$state_doc])* $state,)* }
+
+        impl $name {
+            /// All states, in the order of a move that succeeds.
+            pub const ALL: &[Self] = &[$(Self::$state,)*];
+
+            /// Its name, for progress displays and logs.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$state => $text,)* }
+            }
+        }
+    };
+}
+use states;
