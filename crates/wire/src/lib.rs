@@ -4,7 +4,11 @@ pub mod api;
 pub mod control;
 pub mod directory;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
+pub mod link;
 pub mod snapshot;
+pub mod ticket;
 
 pub use id::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ParseIdError, ProcessId, StreamId};

@@ -1,0 +1,112 @@
+//! Bodies of the fuzz targets: each takes any bytes, and panics only where there is a fault.
+//!
+//! `cargo fuzz` runs them with a nightly toolchain; the tests run them over the corpus in
+//! `fuzz/corpus/` and over mutations of it.
+
+use crate::control::Control;
+use crate::frame::StreamFrame;
+use crate::link::{
+    self, BulkHeader, FrameReader, Hello, Join, JoinReply, LinkError, MAX_CONTROL, MAX_STREAM,
+};
+use crate::snapshot::{Snapshot, fix_header};
+use crate::ticket::Ticket;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// A snapshot as given, then with its length and checksum made right.
+pub fn snapshot(data: &[u8]) {
+    check_snapshot(data);
+    let mut data = data.to_vec();
+    fix_header(&mut data);
+    check_snapshot(&data);
+}
+
+fn check_snapshot(data: &[u8]) {
+    match Snapshot::decode(data) {
+        Ok(snapshot) => {
+            for memory in &snapshot.memories {
+                memory.check().expect("a decoded memory holds together");
+            }
+            let again = Snapshot::decode(&snapshot.encode());
+            assert_eq!(again.as_ref(), Ok(&snapshot));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Bytes of a link: the first chooses the kind of message and how they are cut.
+pub fn link_frames(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
+    let step = usize::from(choice >> 3) * 7 + 1;
+    match choice & 7 {
+        0 => check_frames::<StreamFrame>(data, step, MAX_STREAM),
+        1 => check_frames::<Control>(data, step, MAX_CONTROL),
+        2 => check_frames::<Join>(data, step, MAX_CONTROL),
+        3 => check_frames::<JoinReply>(data, step, MAX_CONTROL),
+        4 => check_frames::<BulkHeader>(data, step, MAX_CONTROL),
+        _ => {
+            if let Ok(hello) = Hello::decode(data) {
+                let _ = hello.agree();
+                let mut bytes = Vec::new();
+                if hello.write_frame(&mut bytes).is_ok() {
+                    let again = bytes.get(4..).map(Hello::decode);
+                    assert_eq!(again, Some(Ok(hello)));
+                }
+            }
+        }
+    }
+}
+
+/// However the bytes are cut, the same frames come out, and each is written as it can be read.
+fn check_frames<T: DeserializeOwned + Serialize + PartialEq + Debug>(
+    data: &[u8],
+    step: usize,
+    limit: usize,
+) {
+    let in_steps = read_all::<T>(data, step, limit);
+    let at_once = read_all::<T>(data, limit, limit);
+    assert_eq!(in_steps, at_once);
+    for message in &at_once.0 {
+        let mut bytes = Vec::new();
+        link::write_frame(message, usize::MAX, &mut bytes).expect("what was read can be written");
+        let again = bytes.get(4..).map(link::decode::<T>);
+        assert_eq!(again.as_ref().map(Result::as_ref), Some(Ok(message)));
+    }
+}
+
+fn read_all<T: DeserializeOwned>(
+    data: &[u8],
+    step: usize,
+    limit: usize,
+) -> (Vec<T>, Option<LinkError>) {
+    let mut reader = FrameReader::new(limit);
+    let mut messages = Vec::new();
+    for chunk in data.chunks(step) {
+        if let Err(error) = reader.push(chunk) {
+            return (messages, Some(error));
+        }
+        loop {
+            match reader.next_frame() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+    }
+    (messages, None)
+}
+
+/// A ticket's text.
+pub fn ticket(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(ticket) = text.parse::<Ticket>() {
+        let written = ticket.to_string();
+        assert!(written.eq_ignore_ascii_case(text.trim()));
+        assert_eq!(written.parse(), Ok(ticket));
+    }
+}
