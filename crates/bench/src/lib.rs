@@ -1,1 +1,3 @@
 //! Every figure of the specification.
+
+pub mod demo;
