@@ -71,7 +71,6 @@ const ARROWS: &[Drawn] = &[
         ],
     ),
     drawn("cli", Layer::Face, &["wire", "daemon", "bench"]),
-    drawn("fuzz", Layer::Workshop, &["freeze", "wire"]),
     drawn("xtask", Layer::Workshop, &[]),
 ];
 

@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: coverage-guided fuzzing of every decoder and of the pass.
 //!
 //! It needs a nightly toolchain (the sanitizers do) and cargo-fuzz, which is installed under
-//! target/tools if it is missing. On stable Rust the tests of the fuzz crate run the same targets
-//! over the kept inputs and mutations of them.
+//! target/tools if it is missing. On stable Rust the tests of `wire` and `freeze` run the same
+//! bodies over the kept inputs and mutations of them.
 
 use crate::run::{self, Ended};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Fuzzer {
             .env("RUSTUP_TOOLCHAIN", "nightly")
             // Our own cargo is not the nightly one.
             .env_remove("CARGO")
-            .args(["run", "--release", "--features", "libfuzzer"])
+            .args(["run", "--release"])
             .arg("--target-dir")
             .arg(run::root().join("target/fuzz"))
             .arg(target)
