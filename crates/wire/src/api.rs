@@ -40,6 +40,9 @@ pub struct FileSpec {
     pub path: String,
     /// A directory has no content.
     pub directory: bool,
+    /// A symbolic link has no content either, but this target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Bytes of content.
     pub length: u64,
 }
