@@ -1,0 +1,210 @@
+//! The fuzz targets' bodies over their corpus (`fuzz/corpus/`) and some thousand mutations of it.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use support::{birth, full, mutate};
+use wire::control::{Control, Member, Offer, Step};
+use wire::directory::{Answer, Claim, Operation, Record};
+use wire::frame::{Body, End, ResetReason, StreamFrame};
+use wire::link::{
+    BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, MAX_CONTROL, Secret, write_frame,
+};
+use wire::ticket::Ticket;
+use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId, fuzzing};
+
+const MUTATIONS_PER_SEED: u64 = 1000;
+
+fn run(target: &str, body: fn(&[u8]), seeds: Vec<(&str, Vec<u8>)>) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(target);
+    // LIMOSA_BLESS=1 writes the seeds anew.
+    if std::env::var_os("LIMOSA_BLESS").is_some() {
+        fs::create_dir_all(&folder).unwrap();
+        for (name, seed) in &seeds {
+            fs::write(folder.join(name), seed).unwrap();
+        }
+    }
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= seeds.len(), "the corpus of {target} is gone");
+    for (number, file) in files.iter().enumerate() {
+        let seed = fs::read(file).unwrap();
+        body(&seed);
+        let each = |_, mutated: Vec<u8>| body(&mutated);
+        mutate(&seed, number as u64, each, MUTATIONS_PER_SEED);
+    }
+}
+
+#[test]
+fn no_bytes_break_the_snapshot_decoder() {
+    // Without its pages the whole is small enough for mutations to hit everything.
+    let mut small = full();
+    small.memories.truncate(1);
+    small.memories[0] = wire::snapshot::Memory::from_bytes(&[0; 65536], &[1; 4096]);
+    let seeds = vec![("birth", birth().encode()), ("small", small.encode())];
+    run("snapshot", fuzzing::snapshot, seeds);
+}
+
+#[test]
+fn no_bytes_break_the_ticket_parser() {
+    let addresses = vec!["192.0.2.1:7070".to_owned(), "north:7070".to_owned()];
+    let ticket = Ticket::new(NodeId([7; 32]), addresses, Secret([8; 32])).unwrap();
+    let text = ticket.to_string();
+    let seeds = vec![
+        ("ticket", text.clone().into_bytes()),
+        (
+            "capitals",
+            format!(" {}\n", text.to_uppercase()).into_bytes(),
+        ),
+    ];
+    run("ticket", fuzzing::ticket, seeds);
+}
+
+/// A seed for `link_frames`: the choice of message and of steps, then frames.
+fn frames<T: serde::Serialize>(choice: u8, messages: &[T]) -> Vec<u8> {
+    let mut bytes = vec![choice];
+    for message in messages {
+        write_frame(message, MAX_CONTROL, &mut bytes).unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn no_bytes_break_the_reading_of_links() {
+    let node = NodeId([1; 32]);
+    let window = |received| (received, received + 65_536);
+    let bodies = [
+        Body::Open {
+            listener: 1,
+            peer: "192.0.2.7:1".to_owned(),
+            window: 262_144,
+        },
+        Body::Data {
+            offset: 5,
+            bytes: b"hello".to_vec(),
+        },
+        Body::Ack {
+            received: 10,
+            limit: 65_546,
+        },
+        Body::Fin { offset: 10 },
+        Body::Reset(ResetReason::Refused),
+        Body::Standby {
+            node,
+            received: window(3).0,
+            limit: window(3).1,
+        },
+        Body::StandbyAck {
+            received: window(4).0,
+            limit: window(4).1,
+        },
+        Body::Resume {
+            node,
+            received: window(5).0,
+            limit: window(5).1,
+        },
+        Body::Resumed {
+            received: window(6).0,
+            limit: window(6).1,
+        },
+        Body::NotHere,
+    ];
+    let stream_frames = bodies.map(|body| StreamFrame {
+        process: ProcessId(1),
+        stream: StreamId(2),
+        to: End::Anchor,
+        epoch: Epoch(3),
+        body,
+    });
+    let member = Member {
+        node,
+        name: "north".to_owned(),
+        address: "192.0.2.1:7070".to_owned(),
+        incarnation: 4,
+    };
+    let record = Record {
+        process: ProcessId(1),
+        name: "web".to_owned(),
+        image: ImageId([2; 32]),
+        claim: Claim {
+            owner: node,
+            epoch: Epoch(3),
+            attempt: 1,
+        },
+    };
+    let offer = Offer {
+        process: ProcessId(1),
+        name: "web".to_owned(),
+        image: ImageId([2; 32]),
+        artefact: ArtefactId([3; 32]),
+        epoch: Epoch(3),
+        attempt: 1,
+        memory_bytes: 1 << 23,
+    };
+    let step = |step| Control::Move {
+        id: MoveId(5),
+        step,
+    };
+    let controls = [
+        Control::Heartbeat,
+        Control::Members(vec![member.clone()]),
+        Control::Ask {
+            request: 1,
+            operation: Operation::Create(record.clone()),
+        },
+        Control::Answer {
+            request: 1,
+            answer: Answer::Records(vec![record]),
+        },
+        step(Step::Offer(offer)),
+        step(Step::Accept { need_image: true }),
+        step(Step::Commit { epoch: Epoch(4) }),
+        step(Step::Abort {
+            reason: "no room".to_owned(),
+        }),
+        Control::Gone {
+            process: ProcessId(1),
+        },
+    ];
+    let join = Join {
+        proof: Secret([8; 32]).prove(node, NodeId([2; 32])),
+        member: member.clone(),
+    };
+    let replies = [
+        JoinReply::Accepted {
+            members: vec![member],
+            directory: node,
+        },
+        JoinReply::Refused {
+            reason: "the ticket is of another fleet".to_owned(),
+        },
+    ];
+    let bulk = BulkHeader {
+        id: MoveId(5),
+        what: BulkKind::Snapshot,
+        length: 1 << 23,
+        digest: [9; 32],
+    };
+    let mut hello = Vec::new();
+    Hello::new(LinkKind::Control, "north", 4)
+        .write_frame(&mut hello)
+        .unwrap();
+    hello.splice(..4, [5]);
+    let seeds = vec![
+        ("streams", frames(0, &stream_frames)),
+        ("streams-in-steps", frames(0x10, &stream_frames)),
+        ("control", frames(1, &controls)),
+        ("control-in-steps", frames(0x21, &controls)),
+        ("join", frames(2, &[join])),
+        ("reply", frames(3, &replies)),
+        ("bulk", frames(4, &[bulk])),
+        ("hello", hello),
+    ];
+    run("link_frames", fuzzing::link_frames, seeds);
+}
