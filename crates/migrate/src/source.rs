@@ -281,7 +281,7 @@ impl Source {
                 let reason = Reason::TargetUnreachable("the link to it broke".to_owned());
                 self.give_up_before_proposal(reason);
             }
-            Input::TargetGone(why) => self.doubt(now, Reason::TargetUnreachable(why)),
+            Input::TargetGone(why) => self.doubt(Reason::TargetUnreachable(why)),
             Input::Answer(number, reply) => {
                 if number == self.questions {
                     self.handle_answer(now, reply);
@@ -316,7 +316,7 @@ impl Source {
             }
             State::Granted if now < self.patience_ends => self.commit(now),
             State::Granted => {
-                self.doubt(now, too_slow("the target's start", config.commit));
+                self.doubt(too_slow("the target's start", config.commit));
             }
             State::TakingBack => self.take_back(),
             State::Checking | State::Proposing | State::Thawing | State::Over => {
@@ -348,7 +348,7 @@ impl Source {
                 self.ask(operation, None);
             }
             (State::Granted | State::TakingBack, Step::Running) => self.moved(now),
-            (_, Step::Abort { reason }) => self.doubt(now, Reason::Refused(reason)),
+            (_, Step::Abort { reason }) => self.doubt(Reason::Refused(reason)),
             // Repeated, late or senseless: the deadlines deal with what does not come.
             _ => (),
         }
@@ -411,7 +411,7 @@ impl Source {
                     self.enter(State::Granted, None);
                     self.patience_ends = now + self.config.commit;
                     match self.doubt.take() {
-                        Some(reason) => self.doubt(now, reason),
+                        Some(reason) => self.doubt(reason),
                         None => self.commit(now),
                     }
                 } else if same_reign(claim, self.claim) {
@@ -476,7 +476,7 @@ impl Source {
 
     /// The target is gone, silent, or says no. Before the proposal that ends the move; after the
     /// grant the process is taken back; in between the decision must be known first.
-    fn doubt(&mut self, now: Duration, reason: Reason) {
+    fn doubt(&mut self, reason: Reason) {
         match self.state {
             State::Proposing => {
                 self.doubt.get_or_insert(reason);

@@ -1,1 +1,459 @@
 //! Decides for one machine.
+//!
+//! A [`Node`] is told what happened ([`Node::handle`]) and what time it is, and is asked what to
+//! do next ([`Node::poll_effect`]) and when to be called again ([`Node::poll_timeout`]). It opens
+//! no socket, reads no clock and draws no random number: the daemon and the simulated world drive
+//! the very same code.
+//!
+//! It is composed of smaller machines, one file each:
+//!
+//! - `overlay::membership`: who is alive;
+//! - `directory_client`: questions to the directory, asked until they are answered;
+//! - `directory_server`: the directory, on the node that keeps it;
+//! - `processes`: what runs here, from its record's creation to its removal;
+//! - `moves`: what is on its way, in or out (`migrate::source`, `migrate::target`).
+//!
+//! A process that runs here needs nobody's leave to run on: neither the directory's node nor any
+//! other. What needs the directory waits for it: a command until its patience ends, a decision
+//! about who may run a process for as long as it takes.
+
+mod config;
+mod directory_client;
+mod directory_server;
+pub mod event;
+mod moves;
+mod processes;
+
+pub use config::{Config, Limits};
+pub use event::{Change, Effect, Event, Failure, Reply, Token};
+pub use moves::MoveState;
+
+use directory_client::{Client, Patience};
+use directory_server::Server;
+use moves::Moves;
+use overlay::directory::Directory;
+use overlay::membership::{self, Health, Membership};
+use processes::Processes;
+use std::collections::VecDeque;
+use std::time::Duration;
+use wire::control::{Control, Member};
+use wire::directory::{Answer, Operation, Record};
+use wire::{MoveId, NodeId, ProcessId};
+
+/// What an answer of the directory is for.
+#[derive(Debug)]
+enum Purpose {
+    /// The record of a new process.
+    Create(ProcessId),
+    /// The end of a process that was here.
+    Remove(ProcessId),
+    /// Whether a process that runs here still is this node's.
+    Verify(ProcessId),
+    /// A question of a move's machine.
+    Move { id: MoveId, number: u32 },
+    /// `Migrate` of a process that is not here: where is it?
+    MigrateElsewhere { token: Token, process: ProcessId },
+    /// `Locate`.
+    Locate { token: Token, process: ProcessId },
+    /// `List`.
+    List { token: Token },
+    /// `Remove`: the record as it is.
+    Inspect { token: Token, process: ProcessId },
+    /// `Remove`: the record's end.
+    Forget { token: Token, process: ProcessId },
+    /// All records, to find those of this node that nobody runs.
+    Survey,
+    /// The end of one of those.
+    Leftover,
+}
+
+/// One machine's decisions. See the crate's documentation.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    membership: Membership,
+    /// On the directory's node.
+    server: Option<Server>,
+    client: Client<Purpose>,
+    processes: Processes,
+    moves: Moves,
+    effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A node at its start: it runs nothing and is linked to nobody.
+    pub fn new(now: Duration, mut config: Config) -> Self {
+        let me = config.me.clone();
+        let restored = std::mem::take(&mut config.restored);
+        let server = (config.directory == me.node).then(|| {
+            let directory = Directory::new(restored, config.limits.records);
+            Server::new(directory, config.limits)
+        });
+        let members = std::mem::take(&mut config.members);
+        let mut node = Self {
+            client: Client::new(me.incarnation, config.retry),
+            membership: Membership::new(now, config.membership, me, members),
+            server,
+            processes: Processes::default(),
+            moves: Moves::default(),
+            effects: VecDeque::new(),
+            config,
+        };
+        node.survey(now);
+        node.settle(now);
+        node
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.config.me.node
+    }
+
+    /// All members, this node first.
+    pub fn members(&self) -> Vec<Member> {
+        self.membership.members()
+    }
+
+    /// How a member is; `None` for strangers.
+    pub fn health(&self, node: NodeId) -> Option<Health> {
+        self.membership.health(node)
+    }
+
+    /// Moves in flight, in and out.
+    pub fn moves(&self) -> impl Iterator<Item = (MoveId, ProcessId, MoveState)> {
+        self.moves.iter()
+    }
+
+    /// The records of the processes that this node runs or is moving away.
+    pub fn processes(&self) -> impl Iterator<Item = &Record> {
+        self.processes.records()
+    }
+
+    /// What to do next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let timeouts = [
+            self.membership.poll_timeout(),
+            self.client.poll_timeout(),
+            self.moves.poll_timeout(),
+            self.processes.poll_timeout(),
+        ];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.membership.handle_timeout(now);
+        self.client.handle_timeout(now);
+        self.handle_move_timeouts(now);
+        self.remove_leftovers(now);
+        self.settle(now);
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, now: Duration, event: Event) {
+        match event {
+            Event::LinkUp(node) => self.handle_link_up(now, node),
+            Event::LinkDown(node) => {
+                self.membership
+                    .handle(now, membership::Event::LinkDown(node));
+                self.handle_move_link_down(now, node);
+            }
+            Event::Control { from, message } => {
+                if self.membership.is_member(from) {
+                    self.membership.handle(now, membership::Event::Heard(from));
+                    self.handle_control(now, from, message);
+                }
+            }
+            Event::Admit(member) => self
+                .membership
+                .handle(now, membership::Event::FirstHand(member)),
+            Event::Stored { ticket, result } => {
+                if let Some(server) = &mut self.server {
+                    server.handle_stored(ticket, result);
+                }
+            }
+            Event::Start {
+                token,
+                process,
+                name,
+                image,
+            } => self.start(now, token, process, name, image),
+            Event::Migrate {
+                token,
+                id,
+                process,
+                to,
+                artefact,
+                memory_bytes,
+            } => self.migrate(now, token, id, process, to, artefact, memory_bytes),
+            Event::Remove { token, process } => {
+                let operation = Operation::Get(process);
+                self.ask_for(now, token, operation, Purpose::Inspect { token, process });
+            }
+            Event::Locate { token, process } => {
+                let operation = Operation::Get(process);
+                self.ask_for(now, token, operation, Purpose::Locate { token, process });
+            }
+            Event::List { token } => {
+                self.ask_for(now, token, Operation::List, Purpose::List { token });
+            }
+            Event::Exited(process) => self.handle_exited(now, process),
+            Event::Frozen { id, result } => self.handle_frozen(now, id, result),
+            Event::Considered { id, result } => self.handle_considered(now, id, result),
+            Event::Prepared { id, result } => self.handle_prepared(now, id, result),
+            Event::Restored { id, result } => self.handle_restored(now, id, result),
+            Event::BulkFailed { id, reason } => self.handle_bulk_failed(now, id, reason),
+            Event::TakenBack { process, result } => self.handle_taken_back(now, process, result),
+        }
+        self.settle(now);
+    }
+
+    fn handle_link_up(&mut self, now: Duration, node: NodeId) {
+        self.membership.handle(now, membership::Event::LinkUp(node));
+        let introduction = match self.server {
+            Some(_) => self.membership.members(),
+            None => vec![self.membership.me().clone()],
+        };
+        self.send(node, Control::Members(introduction));
+        if node == self.config.directory {
+            self.client.handle_link_up(now);
+            self.verify_all(now);
+        }
+        self.handle_move_link_up(now, node);
+    }
+
+    fn handle_control(&mut self, now: Duration, from: NodeId, message: Control) {
+        match message {
+            Control::Heartbeat => (),
+            Control::Members(members) => {
+                for member in members {
+                    let event = if member.node == from {
+                        membership::Event::FirstHand(member)
+                    } else if from == self.config.directory {
+                        membership::Event::HearSay(member)
+                    } else {
+                        continue;
+                    };
+                    self.membership.handle(now, event);
+                }
+            }
+            Control::Ask { request, operation } => {
+                if let Some(server) = &mut self.server {
+                    server.handle_ask(from, request, operation);
+                }
+            }
+            Control::Answer { request, answer } => {
+                if from == self.config.directory {
+                    self.client.handle_answer(now, request, answer);
+                }
+            }
+            Control::Move { id, step } => self.handle_step(now, from, id, step),
+            Control::Gone { process } => self.handle_gone(now, process),
+        }
+    }
+
+    /// Lets the parts talk to each other until none has anything to say.
+    fn settle(&mut self, now: Duration) {
+        loop {
+            if let Some(effect) = self.membership.poll_effect() {
+                self.handle_membership(now, effect);
+            } else if let Some(output) = self.client.poll_output() {
+                match output {
+                    directory_client::Output::Ask { request, operation } => {
+                        self.ask_directory(request, operation);
+                    }
+                    directory_client::Output::Answered { purpose, answer } => {
+                        self.handle_answer(now, purpose, answer);
+                    }
+                }
+            } else if let Some(output) = self.server.as_mut().and_then(Server::poll_output) {
+                self.handle_server(now, output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_membership(&mut self, now: Duration, effect: membership::Effect) {
+        match effect {
+            membership::Effect::Heartbeat(node) => self.send(node, Control::Heartbeat),
+            membership::Effect::Health { node, health } => {
+                self.effects.push_back(Effect::Health { node, health });
+                if health == Health::Dead {
+                    self.handle_peer_gone(now, node, "it is dead");
+                }
+            }
+            membership::Effect::Restarted(node) => {
+                self.handle_peer_gone(now, node, "it was restarted");
+                self.survey(now);
+            }
+            membership::Effect::Changed => {
+                let members = self.membership.members();
+                if self.server.is_some() {
+                    self.broadcast(&Control::Members(members.clone()));
+                }
+                self.effects.push_back(Effect::Members(members));
+            }
+        }
+    }
+
+    fn handle_server(&mut self, now: Duration, output: directory_server::Output) {
+        match output {
+            directory_server::Output::Answer {
+                to,
+                request,
+                answer,
+            } => {
+                if to == self.id() {
+                    self.client.handle_answer(now, request, answer);
+                } else {
+                    self.send(to, Control::Answer { request, answer });
+                }
+            }
+            directory_server::Output::Store { ticket, change } => {
+                self.effects.push_back(Effect::Store { ticket, change });
+            }
+            directory_server::Output::Removed(process) => {
+                self.broadcast(&Control::Gone { process });
+                self.handle_gone(now, process);
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, now: Duration, purpose: Purpose, answer: Option<Answer>) {
+        match purpose {
+            Purpose::Create(process) => self.handle_created(now, process, answer),
+            Purpose::Remove(process) => self.handle_removed(now, process, answer),
+            Purpose::Verify(process) => self.handle_verified(now, process, answer),
+            Purpose::Move { id, number } => self.handle_move_answer(now, id, number, answer),
+            Purpose::MigrateElsewhere { token, process } => {
+                let failure = match answer {
+                    Some(Answer::Done(record)) if record.claim.owner != self.id() => {
+                        let owner = record.claim.owner;
+                        Failure::NotOwner { process, owner }
+                    }
+                    None => Failure::DirectoryUnreachable,
+                    Some(_) => Failure::UnknownProcess(process),
+                };
+                self.reply(token, Reply::Failed(failure));
+            }
+            Purpose::Locate { token, process } => {
+                let reply = match answer {
+                    Some(Answer::Done(record)) => Reply::Located(record),
+                    other => Reply::Failed(not_answered(other, process)),
+                };
+                self.reply(token, reply);
+            }
+            Purpose::List { token } => {
+                let reply = match answer {
+                    Some(Answer::Records(records)) => Reply::Records(records),
+                    Some(Answer::Failed(why)) => Reply::Failed(Failure::Store(why)),
+                    _ => Reply::Failed(Failure::DirectoryUnreachable),
+                };
+                self.reply(token, reply);
+            }
+            Purpose::Inspect { token, process } => match answer {
+                Some(Answer::Done(record)) => self.forget(now, token, &record),
+                other => {
+                    let failure = not_answered(other, process);
+                    self.reply(token, Reply::Failed(failure));
+                }
+            },
+            Purpose::Forget { token, process } => {
+                let reply = match answer {
+                    Some(Answer::Done(record)) => Reply::Removed(record),
+                    Some(Answer::Conflict(record)) => Reply::Failed(Failure::OwnerAlive {
+                        process,
+                        owner: record.claim.owner,
+                    }),
+                    other => Reply::Failed(not_answered(other, process)),
+                };
+                self.reply(token, reply);
+            }
+            Purpose::Survey => {
+                if let Some(Answer::Records(records)) = answer {
+                    self.handle_survey(now, records);
+                }
+            }
+            Purpose::Leftover => self.handle_leftover_removed(now),
+        }
+    }
+
+    /// Removes the record of a process that nobody runs, as far as can be known from here.
+    fn forget(&mut self, now: Duration, token: Token, record: &Record) {
+        let (process, owner) = (record.process, record.claim.owner);
+        let lost = match self.membership.health(owner) {
+            _ if owner == self.id() => !self.is_here(process),
+            Some(Health::Alive | Health::Suspect) => false,
+            Some(Health::Dead) | None => true,
+        };
+        if !lost {
+            let failure = Failure::OwnerAlive { process, owner };
+            return self.reply(token, Reply::Failed(failure));
+        }
+        let operation = Operation::Remove {
+            process,
+            expect: record.claim,
+        };
+        self.ask_for(now, token, operation, Purpose::Forget { token, process });
+    }
+
+    /// Asks for a command, which gets a reply when patience ends.
+    fn ask_for(&mut self, now: Duration, token: Token, operation: Operation, purpose: Purpose) {
+        let count = self.config.limits.questions;
+        if self.client.len() >= count {
+            let what = "questions to the directory in flight";
+            let failure = Failure::TooMany { what, count };
+            return self.reply(token, Reply::Failed(failure));
+        }
+        let patience = Patience::For(self.config.patience);
+        self.ask(now, operation, purpose, patience);
+    }
+
+    fn ask(&mut self, now: Duration, operation: Operation, purpose: Purpose, patience: Patience) {
+        self.client.ask(now, operation, purpose, patience);
+    }
+
+    fn ask_directory(&mut self, request: u64, operation: Operation) {
+        let me = self.id();
+        match &mut self.server {
+            Some(server) => server.handle_ask(me, request, operation),
+            None => {
+                let directory = self.config.directory;
+                if self.membership.is_linked(directory) {
+                    self.send(directory, Control::Ask { request, operation });
+                }
+            }
+        }
+    }
+
+    fn broadcast(&mut self, message: &Control) {
+        let linked = self.membership.peers();
+        let linked: Vec<NodeId> = linked.filter(|n| self.membership.is_linked(*n)).collect();
+        for node in linked {
+            self.send(node, message.clone());
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Control) {
+        self.effects.push_back(Effect::Send { to, message });
+    }
+
+    fn reply(&mut self, token: Token, reply: Reply) {
+        self.effects.push_back(Effect::Reply { token, reply });
+    }
+}
+
+/// Why an answer is not what a command about one process needs.
+fn not_answered(answer: Option<Answer>, process: ProcessId) -> Failure {
+    match answer {
+        None => Failure::DirectoryUnreachable,
+        Some(Answer::Failed(why)) => Failure::Store(why),
+        Some(_) => Failure::UnknownProcess(process),
+    }
+}

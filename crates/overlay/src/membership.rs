@@ -17,7 +17,7 @@
 //! A member that comes back under a higher incarnation has been restarted and has lost its
 //! processes and moves; this is told apart from a link that only broke.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wire::NodeId;
 use wire::control::Member;
@@ -138,6 +138,8 @@ pub struct Membership {
     config: Config,
     me: Member,
     peers: BTreeMap<NodeId, Peer>,
+    /// Nodes whose link is up and that nobody has called members yet.
+    linked_early: BTreeSet<NodeId>,
     next_heartbeat: Duration,
     effects: VecDeque<Effect>,
 }
@@ -154,6 +156,7 @@ impl Membership {
             config,
             me,
             peers: BTreeMap::new(),
+            linked_early: BTreeSet::new(),
             next_heartbeat: now,
             effects: VecDeque::new(),
         };
@@ -199,16 +202,26 @@ impl Membership {
         peer.is_some_and(|peer| peer.down_since.is_none())
     }
 
-    /// Takes in one event. Events about strangers change nothing.
+    /// Takes in one event. Of strangers only the link is remembered, for when they turn out to be
+    /// members.
     pub fn handle(&mut self, now: Duration, event: Event) {
         match event {
-            Event::LinkUp(node) => self.with_peer(now, node, |peer| {
-                peer.down_since = None;
-                peer.heard = now;
-            }),
-            Event::LinkDown(node) => self.with_peer(now, node, |peer| {
-                peer.down_since.get_or_insert(now);
-            }),
+            Event::LinkUp(node) => {
+                let room = self.linked_early.len() < self.config.max_members;
+                if !self.is_member(node) && room {
+                    self.linked_early.insert(node);
+                }
+                self.with_peer(now, node, |peer| {
+                    peer.down_since = None;
+                    peer.heard = now;
+                });
+            }
+            Event::LinkDown(node) => {
+                self.linked_early.remove(&node);
+                self.with_peer(now, node, |peer| {
+                    peer.down_since.get_or_insert(now);
+                });
+            }
             Event::Heard(node) => self.with_peer(now, node, |peer| peer.heard = now),
             Event::FirstHand(member) => self.learn(now, member, true),
             Event::HearSay(member) => self.learn(now, member, false),
@@ -275,14 +288,16 @@ impl Membership {
             }
             None if full => (),
             None => {
+                let linked = self.linked_early.remove(&node);
                 let peer = Peer {
                     member,
-                    down_since: Some(now),
+                    down_since: (!linked).then_some(now),
                     heard: now,
                     health: Health::Suspect,
                 };
                 self.peers.insert(node, peer);
                 self.effects.push_back(Effect::Changed);
+                self.with_peer(now, node, |_| ());
             }
         }
     }
@@ -388,6 +403,16 @@ mod tests {
         assert_eq!(membership.poll_effect(), None);
         membership.handle(SECOND, Event::FirstHand(moved));
         assert_eq!(membership.poll_effect(), Some(Effect::Changed));
+    }
+
+    #[test]
+    fn a_node_that_linked_before_it_was_introduced_is_alive() {
+        let (mut membership, _) = with_one_peer();
+        let node = NodeId([3; 32]);
+        membership.handle(SECOND, Event::LinkUp(node));
+        membership.handle(SECOND, Event::HearSay(member(3, 1)));
+        assert!(membership.is_linked(node));
+        assert_eq!(membership.health(node), Some(Health::Alive));
     }
 
     #[test]
