@@ -71,10 +71,7 @@ pub fn all(seconds: u64) -> Result<Ended, String> {
         Ok(fuzzer) => fuzzer,
         Err(reason) => return Ok(Ended::Skipped(reason)),
     };
-    for target in TARGETS {
-        fuzzer.run(target, seconds)?;
-    }
-    Ok(Ended::Passed)
+    run_all(&fuzzer, TARGETS, seconds).map(|()| Ended::Passed)
 }
 
 /// `cargo xtask fuzz`.
@@ -99,9 +96,27 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
         }
     }
     let fuzzer = Fuzzer::install()?;
-    for target in if chosen.is_empty() { TARGETS } else { &chosen } {
-        println!("\n== {target}: {seconds} seconds");
-        fuzzer.run(target, seconds)?;
+    run_all(
+        &fuzzer,
+        if chosen.is_empty() { TARGETS } else { &chosen },
+        seconds,
+    )
+}
+
+/// Fuzzes targets one after the other; a crash in one does not keep the next from its turn.
+fn run_all(fuzzer: &Fuzzer, targets: &[&str], seconds: u64) -> Result<(), String> {
+    let mut crashed = Vec::new();
+    for target in targets {
+        println!("\n== fuzzing {target} for {seconds} seconds");
+        if let Err(reason) = fuzzer.run(target, seconds) {
+            crashed.push(format!(
+                "{target}: {reason}; its input is in fuzz/artifacts/{target}"
+            ));
+        }
     }
-    Ok(())
+    if crashed.is_empty() {
+        Ok(())
+    } else {
+        Err(crashed.join("\n"))
+    }
 }

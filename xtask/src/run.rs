@@ -182,7 +182,7 @@ impl Report {
         if self.failed == 0 {
             Ok(())
         } else {
-            Err(format!("{} steps failed", self.failed))
+            Err(format!("failed steps: {}", self.failed))
         }
     }
 }

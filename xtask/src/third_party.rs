@@ -30,7 +30,9 @@ fn fetch() -> Result<BTreeMap<String, PathBuf>, String> {
             ])
             .arg(&manifest),
     )
-    .map_err(|reason| format!("cannot fetch crates: access to crates.io is needed\n{reason}"))?;
+    .map_err(|reason| {
+        format!("cannot fetch crates (that needs cargo and access to crates.io)\n{reason}")
+    })?;
     let metadata: Value = serde_json::from_str(&text)
         .map_err(|error| format!("cargo metadata printed something else: {error}"))?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
