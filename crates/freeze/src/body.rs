@@ -1,0 +1,372 @@
+//! A function body as a flat list of items with its blocks and its points of freezing on the side.
+//!
+//! The list is in program order and keeps, for every block, where it opens, where its `else` is
+//! and where it ends, so that everything that follows (placing polls, liveness, emission) walks it
+//! with explicit stacks: nesting costs memory in proportion, never the machine's stack. Code that
+//! can never be reached is left out.
+
+use crate::callgraph::CallGraph;
+use crate::error::{Error, Place};
+use crate::module::{Module, broken_in};
+use crate::sites::SiteKind;
+use std::ops::Range;
+use wasmparser::{BlockType, FuncValidator, Operator, ValType, ValidatorResources};
+
+/// Index of a block in [`Body::blocks`]; 0 is the function itself.
+pub(crate) type BlockId = usize;
+
+/// Index of a point in [`Body::points`].
+pub(crate) type PointId = usize;
+
+/// One item of a body.
+pub(crate) enum Item<'a> {
+    /// An operator that neither opens nor closes a block nor can freeze.
+    Plain(Operator<'a>),
+    /// A block, loop or if opens.
+    Open(BlockId),
+    /// The else of an if.
+    Else(BlockId),
+    /// A block ends. The last item ends block 0.
+    End(BlockId),
+    /// The poll at the entry of the function: only ever the first item.
+    Entry(PointId),
+    /// A call that can freeze.
+    Call(PointId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BlockKind {
+    Block,
+    Loop,
+    If,
+}
+
+/// A block of a body.
+pub(crate) struct Block {
+    pub kind: BlockKind,
+    pub signature: BlockType,
+    pub params: Vec<ValType>,
+    pub results: Vec<ValType>,
+    /// Types of the operands of the surrounding block when this one opens, its parameters and (of
+    /// an if) its condition on top.
+    pub stack: Vec<ValType>,
+    /// Number of operands below `stack`.
+    pub base: u32,
+    /// Positions of its items.
+    pub open: usize,
+    pub els: Option<usize>,
+    pub end: usize,
+    /// Number of loops around it.
+    pub loops_around: u32,
+    /// The poll at its head, if it is a loop that has one.
+    pub head: Option<PointId>,
+    /// How often the body of a loop is written for each poll.
+    pub copies: u32,
+    /// Its points, head included.
+    pub points: Range<PointId>,
+    /// The first point of its else branch.
+    pub else_point: PointId,
+}
+
+impl Block {
+    /// The items within, `else` included, the opening and the end excluded.
+    pub fn inside(&self) -> Range<usize> {
+        self.open + 1..self.end
+    }
+
+    pub fn has_points(&self) -> bool {
+        !self.points.is_empty()
+    }
+
+    /// The number of operands it takes from the operand stack.
+    pub fn takes(&self) -> usize {
+        self.params.len() + usize::from(self.kind == BlockKind::If)
+    }
+}
+
+/// A point at which the function can freeze: a site, before its frame is laid out.
+pub(crate) struct Point<'a> {
+    pub kind: SiteKind,
+    /// The call, unless it is a poll.
+    pub call: Option<Operator<'a>>,
+    /// Types of the operands of the surrounding block, the arguments of a call (or the parameters
+    /// of a loop) on top.
+    pub stack: Vec<ValType>,
+    /// Number of operands below `stack`.
+    pub base: u32,
+    /// How many operands of `stack` the call takes.
+    pub takes: usize,
+    /// What the call returns.
+    pub results: Vec<ValType>,
+    /// The locals that are read later, ascending.
+    pub live: Vec<u32>,
+    /// Whether the callee is known to poll before it does anything else.
+    pub polls: bool,
+}
+
+/// A function body, taken apart.
+pub(crate) struct Body<'a> {
+    /// Index of the function in the module as given.
+    pub function: u32,
+    pub params: usize,
+    pub results: Vec<ValType>,
+    /// Types of the parameters and locals.
+    pub locals: Vec<ValType>,
+    pub items: Vec<Item<'a>>,
+    pub blocks: Vec<Block>,
+    pub points: Vec<Point<'a>>,
+}
+
+impl<'a> Body<'a> {
+    /// Takes the body of a defined function apart.
+    pub fn parse(
+        module: &Module<'a>,
+        calls: &CallGraph,
+        position: usize,
+    ) -> Result<Body<'a>, Error> {
+        let function = module.imported() + position as u32;
+        Reader::read(module, calls, position)
+            .map_err(|error| broken_in(Place::function(function), &error))
+    }
+
+    /// A function that only calls a (freezing) import, with the import's own signature.
+    pub fn wrapper(module: &Module<'a>, import: u32) -> Body<'a> {
+        let signature = module.signature(import);
+        let params = signature.params().to_vec();
+        let results = signature.results().to_vec();
+        let mut items: Vec<Item<'a>> = (0..params.len() as u32)
+            .map(|local_index| Item::Plain(Operator::LocalGet { local_index }))
+            .collect();
+        items.push(Item::Call(0));
+        items.push(Item::End(0));
+        let point = Point {
+            kind: SiteKind::Host,
+            call: Some(Operator::Call {
+                function_index: import,
+            }),
+            stack: params.clone(),
+            base: 0,
+            takes: params.len(),
+            results: results.clone(),
+            live: Vec::new(),
+            polls: false,
+        };
+        let mut root = new_block(BlockKind::Block, BlockType::Empty, 0);
+        root.results.clone_from(&results);
+        root.end = items.len() - 1;
+        Body {
+            function: import,
+            params: params.len(),
+            results,
+            locals: params,
+            items,
+            blocks: vec![root],
+            points: vec![point],
+        }
+    }
+}
+
+fn new_block(kind: BlockKind, signature: BlockType, open: usize) -> Block {
+    Block {
+        kind,
+        signature,
+        params: Vec::new(),
+        results: Vec::new(),
+        stack: Vec::new(),
+        base: 0,
+        open,
+        els: None,
+        end: open,
+        loops_around: 0,
+        head: None,
+        copies: 1,
+        points: 0..0,
+        else_point: 0,
+    }
+}
+
+/// Reads a body, with the validator beside it to tell the types on the operand stack.
+struct Reader<'m, 'a> {
+    module: &'m Module<'a>,
+    calls: &'m CallGraph,
+    validator: FuncValidator<ValidatorResources>,
+    body: Body<'a>,
+    /// The blocks that are open.
+    open: Vec<BlockId>,
+    loops: u32,
+    /// Blocks that are open within unreachable code.
+    unreachable: usize,
+}
+
+impl<'m, 'a> Reader<'m, 'a> {
+    fn read(
+        module: &'m Module<'a>,
+        calls: &'m CallGraph,
+        position: usize,
+    ) -> wasmparser::Result<Body<'a>> {
+        let defined = &module.functions[position];
+        let function = module.imported() + position as u32;
+        let signature = module.signature(function);
+        let mut validator = defined.validation().into_validator(Default::default());
+        validator.read_locals(&mut defined.body.get_binary_reader())?;
+        let mut locals = signature.params().to_vec();
+        for group in defined.body.get_locals_reader()? {
+            let (count, kind) = group?;
+            locals.extend(std::iter::repeat_n(kind, count as usize));
+        }
+        let mut root = new_block(BlockKind::Block, BlockType::Empty, 0);
+        root.results = signature.results().to_vec();
+        let mut reader = Reader {
+            module,
+            calls,
+            validator,
+            body: Body {
+                function,
+                params: signature.params().len(),
+                results: signature.results().to_vec(),
+                locals,
+                items: Vec::new(),
+                blocks: vec![root],
+                points: Vec::new(),
+            },
+            open: vec![0],
+            loops: 0,
+            unreachable: 0,
+        };
+        if calls.recursive(function) {
+            reader.entry();
+        }
+        let mut operators = defined.body.get_operators_reader()?;
+        while !operators.eof() {
+            let (operator, offset) = operators.read_with_offset()?;
+            reader.take(operator, offset)?;
+        }
+        Ok(reader.body)
+    }
+
+    fn entry(&mut self) {
+        self.body.items.push(Item::Entry(0));
+        self.body.points.push(Point {
+            kind: SiteKind::Entry,
+            call: None,
+            stack: Vec::new(),
+            base: 0,
+            takes: 0,
+            results: Vec::new(),
+            live: Vec::new(),
+            polls: true,
+        });
+    }
+
+    fn take(&mut self, operator: Operator<'a>, offset: u64) -> wasmparser::Result<()> {
+        if self.skipped(&operator) {
+            return self.validator.op(offset, &operator);
+        }
+        match operator {
+            Operator::Block { blockty } => self.opens(BlockKind::Block, blockty),
+            Operator::Loop { blockty } => self.opens(BlockKind::Loop, blockty),
+            Operator::If { blockty } => self.opens(BlockKind::If, blockty),
+            Operator::Else => {
+                let block = self.open[self.open.len() - 1];
+                self.body.blocks[block].els = Some(self.body.items.len());
+                self.body.items.push(Item::Else(block));
+            }
+            Operator::End => {
+                if let Some(block) = self.open.pop() {
+                    self.body.blocks[block].end = self.body.items.len();
+                    self.loops -= u32::from(self.body.blocks[block].kind == BlockKind::Loop);
+                    self.body.items.push(Item::End(block));
+                }
+            }
+            Operator::Call { function_index } if self.calls.may_freeze(function_index) => {
+                let signature = self.module.signature(function_index);
+                let host = function_index < self.module.imported();
+                let polls = !host && self.calls.recursive(function_index);
+                let kind = if host { SiteKind::Host } else { SiteKind::Call };
+                let (params, results) = (signature.params().len(), signature.results().to_vec());
+                self.call(operator.clone(), kind, params, results, polls);
+            }
+            Operator::CallIndirect {
+                type_index,
+                table_index,
+            } if self.calls.may_freeze_indirect(table_index, type_index) => {
+                let signature = &self.module.types[type_index as usize];
+                let params = signature.params().len() + 1;
+                let results = signature.results().to_vec();
+                self.call(operator.clone(), SiteKind::Call, params, results, false);
+            }
+            _ => self.body.items.push(Item::Plain(operator.clone())),
+        }
+        self.validator.op(offset, &operator)
+    }
+
+    /// Whether an operator is in code that can never be reached, and so is left out.
+    fn skipped(&mut self, operator: &Operator<'a>) -> bool {
+        let frame = self.validator.get_control_frame(0);
+        if !frame.is_some_and(|frame| frame.unreachable) {
+            return false;
+        }
+        match operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+                self.unreachable += 1;
+                true
+            }
+            Operator::Else => self.unreachable > 0,
+            Operator::End => {
+                let skipped = self.unreachable > 0;
+                self.unreachable -= usize::from(skipped);
+                skipped
+            }
+            _ => true,
+        }
+    }
+
+    /// The operands of the innermost block, and the number of those below it.
+    fn operands(&self) -> (Vec<ValType>, u32) {
+        let base = match self.validator.get_control_frame(0) {
+            Some(frame) => frame.height,
+            None => 0,
+        };
+        let height = self.validator.operand_stack_height() as usize;
+        let types = (0..height.saturating_sub(base)).rev().map(|depth| {
+            // Only unreachable code has operands of no type, and that is left out.
+            let operand = self.validator.get_operand_type(depth);
+            operand.flatten().unwrap_or(ValType::I32)
+        });
+        (types.collect(), base as u32)
+    }
+
+    fn opens(&mut self, kind: BlockKind, signature: BlockType) {
+        let id = self.body.blocks.len();
+        let mut block = new_block(kind, signature, self.body.items.len());
+        (block.params, block.results) = self.module.block_signature(signature);
+        (block.stack, block.base) = self.operands();
+        block.loops_around = self.loops;
+        self.loops += u32::from(kind == BlockKind::Loop);
+        self.body.blocks.push(block);
+        self.body.items.push(Item::Open(id));
+        self.open.push(id);
+    }
+
+    fn call(
+        &mut self,
+        operator: Operator<'a>,
+        kind: SiteKind,
+        takes: usize,
+        results: Vec<ValType>,
+        polls: bool,
+    ) {
+        let (stack, base) = self.operands();
+        self.body.items.push(Item::Call(self.body.points.len()));
+        self.body.points.push(Point {
+            kind,
+            call: Some(operator),
+            stack,
+            base,
+            takes,
+            results,
+            live: Vec::new(),
+            polls,
+        });
+    }
+}

@@ -1,0 +1,236 @@
+//! Which functions may freeze, and which may call themselves.
+//!
+//! Precise about `call_indirect`: tables cannot be written to (the scan refuses it), so what a
+//! call through a table can reach is what the element segments put into that table, of that type.
+//! Nothing here recurses on the input: components are found with an explicit stack.
+
+use crate::error::Error;
+use crate::module::Module;
+use crate::scan::Summary;
+use std::collections::HashMap;
+
+/// The call graph's answers.
+pub(crate) struct CallGraph {
+    /// Per function: a call of it may freeze.
+    may_freeze: Vec<bool>,
+    /// Per function: it may, through others, call itself.
+    recursive: Vec<bool>,
+    /// Per (table, type): a call through it may freeze.
+    indirect: HashMap<(u32, u32), bool>,
+}
+
+impl CallGraph {
+    /// Builds the graph. `freezing` tells, per import, whether it may freeze.
+    pub fn new(
+        module: &Module<'_>,
+        summaries: &[Summary],
+        freezing: &[bool],
+    ) -> Result<CallGraph, Error> {
+        let imported = module.imported() as usize;
+        let functions = imported + summaries.len();
+
+        // Nodes: the functions, then every (table, type) that is called through.
+        let mut nodes: HashMap<(u32, u32), u32> = HashMap::new();
+        let mut edges: Vec<Vec<u32>> = vec![Vec::new(); imported];
+        for summary in summaries {
+            let mut out = summary.calls.clone();
+            for class in &summary.indirect {
+                let next = (functions + nodes.len()) as u32;
+                out.push(*nodes.entry(*class).or_insert(next));
+            }
+            edges.push(out);
+        }
+        edges.extend(indirect_edges(module, &nodes, functions)?);
+
+        let recursive = on_a_cycle(&edges);
+        let mut may_freeze = vec![false; edges.len()];
+        may_freeze[..imported].copy_from_slice(freezing);
+        for (position, summary) in summaries.iter().enumerate() {
+            let function = imported + position;
+            may_freeze[function] = summary.repeats || recursive[function];
+        }
+        spread_to_callers(&edges, &mut may_freeze);
+
+        let indirect = nodes
+            .into_iter()
+            .map(|(class, node)| (class, may_freeze[node as usize]))
+            .collect();
+        may_freeze.truncate(functions);
+        Ok(CallGraph {
+            may_freeze,
+            recursive,
+            indirect,
+        })
+    }
+
+    /// Whether a call of this function may freeze.
+    pub fn may_freeze(&self, function: u32) -> bool {
+        self.may_freeze[function as usize]
+    }
+
+    /// Whether this function may call itself, directly or through others.
+    pub fn recursive(&self, function: u32) -> bool {
+        self.recursive[function as usize]
+    }
+
+    /// Whether a call through this table with this type may freeze.
+    pub fn may_freeze_indirect(&self, table: u32, kind: u32) -> bool {
+        self.indirect.get(&(table, kind)).copied().unwrap_or(false)
+    }
+}
+
+/// For every (table, type) node, in order of node: the functions of that type in that table.
+fn indirect_edges(
+    module: &Module<'_>,
+    nodes: &HashMap<(u32, u32), u32>,
+    functions: usize,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let mut wanted: Vec<((u32, u32), u32)> = nodes.iter().map(|(k, v)| (*k, *v)).collect();
+    wanted.sort_unstable_by_key(|(_, node)| *node);
+    let mut by_type: Vec<HashMap<&wasmparser::FuncType, Vec<u32>>> = Vec::new();
+    for contents in module.table_contents()? {
+        let mut map: HashMap<_, Vec<u32>> = HashMap::new();
+        for function in contents {
+            map.entry(module.signature(function))
+                .or_default()
+                .push(function);
+        }
+        for list in map.values_mut() {
+            list.sort_unstable();
+            list.dedup();
+        }
+        by_type.push(map);
+    }
+    debug_assert!(wanted.first().is_none_or(|w| w.1 as usize == functions));
+    let edges = wanted.into_iter().map(|((table, kind), _)| {
+        let table = &by_type[table as usize];
+        let list = table.get(&module.types[kind as usize]);
+        list.cloned().unwrap_or_default()
+    });
+    Ok(edges.collect())
+}
+
+/// Marks every node from which a marked one can be reached.
+fn spread_to_callers(edges: &[Vec<u32>], marked: &mut [bool]) {
+    let mut callers: Vec<Vec<u32>> = vec![Vec::new(); edges.len()];
+    for (from, list) in edges.iter().enumerate() {
+        for to in list {
+            callers[*to as usize].push(from as u32);
+        }
+    }
+    let mut work: Vec<u32> = (0..edges.len() as u32)
+        .filter(|node| marked[*node as usize])
+        .collect();
+    while let Some(node) = work.pop() {
+        for caller in &callers[node as usize] {
+            if !marked[*caller as usize] {
+                marked[*caller as usize] = true;
+                work.push(*caller);
+            }
+        }
+    }
+}
+
+/// The nodes that lie on a cycle: Tarjan's strongly connected components.
+fn on_a_cycle(edges: &[Vec<u32>]) -> Vec<bool> {
+    const UNSEEN: u32 = u32::MAX;
+    let mut order = vec![UNSEEN; edges.len()];
+    let mut lowest = vec![UNSEEN; edges.len()];
+    let mut cyclic = vec![false; edges.len()];
+    // Nodes whose component is not complete yet, and the path to the node in hand with the next
+    // edge to follow from each.
+    let mut pending = vec![false; edges.len()];
+    let mut incomplete: Vec<usize> = Vec::new();
+    let mut path: Vec<(usize, usize)> = Vec::new();
+    let mut seen = 0;
+    for root in 0..edges.len() {
+        let mut found = (order[root] == UNSEEN).then_some(root);
+        loop {
+            if let Some(node) = found.take() {
+                (order[node], lowest[node]) = (seen, seen);
+                seen += 1;
+                pending[node] = true;
+                incomplete.push(node);
+                path.push((node, 0));
+            }
+            let Some((node, edge)) = path.last_mut() else {
+                break;
+            };
+            let node = *node;
+            if let Some(target) = edges[node].get(*edge) {
+                *edge += 1;
+                let target = *target as usize;
+                if order[target] == UNSEEN {
+                    found = Some(target);
+                } else if pending[target] {
+                    lowest[node] = lowest[node].min(order[target]);
+                }
+                continue;
+            }
+            path.pop();
+            if let Some((parent, _)) = path.last() {
+                lowest[*parent] = lowest[*parent].min(lowest[node]);
+            }
+            if lowest[node] == order[node] {
+                let alone = incomplete.last() == Some(&node);
+                while let Some(member) = incomplete.pop() {
+                    pending[member] = false;
+                    cyclic[member] = !alone || edges[member].contains(&(member as u32));
+                    if member == node {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    cyclic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, by brute force: a node is on a cycle if it can be reached from itself.
+    fn on_a_cycle_slowly(edges: &[Vec<u32>]) -> Vec<bool> {
+        (0..edges.len())
+            .map(|start| {
+                let mut seen = vec![false; edges.len()];
+                let mut work = edges[start].clone();
+                while let Some(node) = work.pop() {
+                    if !std::mem::replace(&mut seen[node as usize], true) {
+                        work.extend(&edges[node as usize]);
+                    }
+                }
+                seen[start]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn cycles_are_found_in_random_graphs() {
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let nodes = random.usize(1..12);
+            let edges: Vec<Vec<u32>> = (0..nodes)
+                .map(|_| {
+                    let count = random.usize(0..3);
+                    (0..count).map(|_| random.u32(0..nodes as u32)).collect()
+                })
+                .collect();
+            assert_eq!(
+                on_a_cycle(&edges),
+                on_a_cycle_slowly(&edges),
+                "seed {seed}: {edges:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn callers_of_the_marked_are_marked() {
+        // 0 -> 1 -> 2, 3 -> 0, 4 alone
+        let edges = [vec![1], vec![2], vec![], vec![0], vec![]];
+        let mut marked = [false, false, true, false, false];
+        spread_to_callers(&edges, &mut marked);
+        assert_eq!(marked, [true, true, true, true, false]);
+    }
+}

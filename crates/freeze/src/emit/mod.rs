@@ -1,0 +1,469 @@
+//! Writes the code of an instrumented function: its run form, or its clone for thawing.
+//!
+//! Both forms come from one walk over the flat body ([`walk`]); here is what the walk writes with.
+//!
+//! **Run form.** The function as given, and at every point of freezing a cold path which saves the
+//! live values as a frame and returns dummies. A cold path never returns into the code around it:
+//! if it did, floats would be spilled in the hot path.
+//!
+//! **Clone.** A function without parameters that takes the outermost frame off the frames memory,
+//! jumps to its site with the saved values in place, and goes on from there. What can be reached
+//! only by that jump is written without alternatives, and a loop is *peeled*: first the rest of the
+//! turn in which it was frozen, then the loop as in the run form. So no way back to a loop head
+//! passes a dispatch, and a loop runs after a thaw as fast as before.
+
+mod dispatch;
+mod walk;
+
+use crate::Poll;
+use crate::body::{Body, PointId};
+use crate::error::{Error, Place};
+use crate::interface::{FLAG_COUNTDOWN, FLAG_REQUEST, FLAG_SCRATCH};
+use crate::remap::{Indices, Remap, value_type};
+use crate::sites::{FRAME_TRAILER_BYTES, Site, Slot};
+use crate::types::Types;
+use std::collections::HashMap;
+use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
+use wasmparser::ValType;
+
+/// Largest body that engines accept.
+const MAX_FUNCTION_BYTES: usize = 7_654_321;
+
+/// Most locals that engines accept.
+const MAX_LOCALS: usize = 50_000;
+
+/// Which code to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    Run,
+    Clone,
+}
+
+/// What all functions of a module share.
+pub(crate) struct Context<'c> {
+    pub indices: &'c Indices,
+    pub remap: &'c Remap,
+    pub types: &'c mut Types,
+    pub poll: Poll,
+}
+
+/// The code of a function.
+pub(crate) struct Emitted {
+    /// Its operators, the last `end` included.
+    pub code: Vec<u8>,
+    /// Types of its locals beyond its parameters.
+    pub locals: Vec<wasm_encoder::ValType>,
+    /// Offsets in `code` of the ifs that are hardly ever taken.
+    pub cold: Vec<usize>,
+    /// Its sites, by number.
+    pub sites: Vec<Site>,
+}
+
+/// Writes one form of a function.
+pub(crate) fn emit(
+    context: &mut Context<'_>,
+    body: &Body<'_>,
+    function_id: u32,
+    form: Form,
+) -> Result<Emitted, Error> {
+    let mut emitter = Emitter::new(context, body, function_id, form);
+    emitter.walk()?;
+    if emitter.locals.len() > MAX_LOCALS {
+        return Err(emitter.too_large(format!("it would need more than {MAX_LOCALS} locals")));
+    }
+    let params = match form {
+        Form::Run => body.params,
+        Form::Clone => 0,
+    };
+    let locals = emitter.locals.iter().skip(params);
+    Ok(Emitted {
+        locals: locals.map(|kind| value_type(*kind)).collect(),
+        code: emitter.code,
+        cold: emitter.cold,
+        sites: emitter.sites,
+    })
+}
+
+/// A block of the code being written, counted from the function's own, 0.
+type Label = u32;
+
+struct Emitter<'e, 'c, 'a> {
+    context: &'e mut Context<'c>,
+    body: &'e Body<'a>,
+    function_id: u32,
+    form: Form,
+
+    code: Vec<u8>,
+    cold: Vec<usize>,
+    sites: Vec<Site>,
+    /// Types of all locals: the function's, then our own.
+    locals: Vec<ValType>,
+    /// Local that holds the address of the frame in hand.
+    frame: u32,
+    /// Local of a clone that holds the site to resume at, and -1 once it has been resumed.
+    resume: u32,
+    /// Locals that hold operands over a point of freezing, by height and type.
+    spills: HashMap<(u32, ValType), u32>,
+    /// The locals that hold the operands below the block in hand, lowest operand first.
+    spilled: Vec<u32>,
+
+    /// Number of open blocks in the code, the function's own included.
+    depth: u32,
+    /// For every open block of the body: where a branch to it leads.
+    labels: Vec<Label>,
+    open: Vec<walk::OpenBlock>,
+    /// Ways that an outer dispatch has left to an inner one.
+    pending: Vec<dispatch::Way>,
+}
+
+impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
+    fn new(
+        context: &'e mut Context<'c>,
+        body: &'e Body<'a>,
+        function_id: u32,
+        form: Form,
+    ) -> Emitter<'e, 'c, 'a> {
+        let mut locals = body.locals.clone();
+        let frame = locals.len() as u32;
+        let resume = frame + 1;
+        locals.push(ValType::I32);
+        if form == Form::Clone {
+            locals.push(ValType::I32);
+        }
+        Emitter {
+            context,
+            body,
+            function_id,
+            form,
+            code: Vec::new(),
+            cold: Vec::new(),
+            sites: Vec::new(),
+            locals,
+            frame,
+            resume,
+            spills: HashMap::new(),
+            spilled: Vec::new(),
+            depth: 1,
+            labels: Vec::new(),
+            open: Vec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place::function(self.body.function)
+    }
+
+    fn too_large(&self, what: String) -> Error {
+        Error::too_large(self.place(), what)
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
+        if self.code.len() > MAX_FUNCTION_BYTES {
+            let what = format!("its code would exceed {MAX_FUNCTION_BYTES} bytes");
+            return Err(self.too_large(what));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> InstructionSink<'_> {
+        InstructionSink::new(&mut self.code)
+    }
+
+    // Blocks.
+
+    fn open_block(&mut self, kind: BlockType) -> Label {
+        self.write().block(kind);
+        self.depth += 1;
+        self.depth - 1
+    }
+
+    fn open_loop(&mut self, kind: BlockType) -> Label {
+        self.write().loop_(kind);
+        self.depth += 1;
+        self.depth - 1
+    }
+
+    fn open_if(&mut self, kind: BlockType) -> Label {
+        self.write().if_(kind);
+        self.depth += 1;
+        self.depth - 1
+    }
+
+    /// An if that is hardly ever taken.
+    fn open_cold_if(&mut self) {
+        self.cold.push(self.code.len());
+        self.open_if(BlockType::Empty);
+    }
+
+    fn close(&mut self) {
+        self.write().end();
+        self.depth -= 1;
+    }
+
+    /// The label as a branch from here names it.
+    fn relative(&self, label: Label) -> u32 {
+        self.depth - 1 - label
+    }
+
+    fn branch(&mut self, label: Label) {
+        let depth = self.relative(label);
+        self.write().br(depth);
+    }
+
+    fn block_type(&mut self, params: &[ValType], results: &[ValType]) -> BlockType {
+        self.context.types.block(params, results)
+    }
+
+    // Operands and locals.
+
+    fn spill(&mut self, height: u32, kind: ValType) -> u32 {
+        let next = self.locals.len() as u32;
+        let local = *self.spills.entry((height, kind)).or_insert(next);
+        if local == next {
+            self.locals.push(kind);
+        }
+        local
+    }
+
+    /// The locals for operands of these types from `base` up.
+    fn spills_for(&mut self, base: u32, types: &[ValType]) -> Vec<u32> {
+        let operands = types.iter().zip(base..);
+        operands
+            .map(|(kind, height)| self.spill(height, *kind))
+            .collect()
+    }
+
+    /// Moves the topmost operands into locals.
+    fn pop_into(&mut self, locals: &[u32]) {
+        for local in locals.iter().rev() {
+            self.write().local_set(*local);
+        }
+    }
+
+    fn push_from(&mut self, locals: &[u32]) {
+        for local in locals {
+            self.write().local_get(*local);
+        }
+    }
+
+    /// After something that ran with the operands `below` it spilled has left `results`: puts all
+    /// of them on the operand stack.
+    fn put_back(&mut self, below: &[u32], base: u32, results: &[ValType]) {
+        if below.is_empty() {
+            return;
+        }
+        let results = self.spills_for(base + below.len() as u32, results);
+        self.pop_into(&results);
+        self.push_from(below);
+        self.push_from(&results);
+    }
+
+    // Frames.
+
+    /// The locals that a frame for this point holds, in order: the live locals, the operands below,
+    /// then `own`: the arguments of a host call, or the parameters of a loop.
+    fn values(&self, point: PointId, own: &[u32]) -> Vec<u32> {
+        let mut values = self.body.points[point].live.clone();
+        values.extend(&self.spilled);
+        values.extend(own);
+        values
+    }
+
+    fn slots(&self, values: &[u32]) -> Result<Vec<Slot>, Error> {
+        let kinds = values.iter().map(|local| self.locals[*local as usize]);
+        kinds
+            .map(|kind| {
+                Slot::of(kind).ok_or_else(|| {
+                    let what = "a reference that is kept over a call or loop that may be frozen";
+                    Error::unsupported(self.place(), what, 0)
+                })
+            })
+            .collect()
+    }
+
+    fn in_frame(&self, offset: u32) -> MemArg {
+        MemArg {
+            offset: offset.into(),
+            align: 2,
+            target: MemArgTarget::Memory(self.context.indices.frames_memory),
+            ordering: None,
+        }
+    }
+
+    /// Pushes a frame.
+    fn save(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+        let kind = self.body.points[point].kind;
+        let site = Site {
+            kind,
+            slots: self.slots(values)?,
+        };
+        let (sp, frame, size) = (self.context.indices.sp, self.frame, site.frame_bytes());
+        self.write()
+            .global_get(sp)
+            .local_tee(frame)
+            .i32_const(size as i32)
+            .i32_add()
+            .global_set(sp);
+        let mut offset = 0;
+        for (local, slot) in values.iter().zip(&site.slots) {
+            let to = self.in_frame(offset);
+            let mut sink = self.write();
+            sink.local_get(frame).local_get(*local);
+            match slot {
+                Slot::I32 => sink.i32_store(to),
+                Slot::I64 => sink.i64_store(to),
+                Slot::F32 => sink.f32_store(to),
+                Slot::F64 => sink.f64_store(to),
+                Slot::V128 => sink.v128_store(to),
+            };
+            offset += slot.bytes();
+        }
+        let trailer = u64::from(self.function_id) | (point as u64) << 32;
+        let to = self.in_frame(offset);
+        self.write()
+            .local_get(frame)
+            .i64_const(trailer as i64)
+            .i64_store(to);
+        if self.form == Form::Run {
+            // Sites are numbered in program order, and each is written once in the run form.
+            debug_assert_eq!(self.sites.len(), point);
+            self.sites.push(site);
+        }
+        self.check_size()
+    }
+
+    /// Pops the frame of a point into the locals it came from. The resumption is then done.
+    fn restore(&mut self, values: &[u32]) -> Result<(), Error> {
+        let slots = self.slots(values)?;
+        let size = slots.iter().map(|s| s.bytes()).sum::<u32>() + FRAME_TRAILER_BYTES;
+        let (sp, frame) = (self.context.indices.sp, self.frame);
+        self.write()
+            .global_get(sp)
+            .i32_const(size as i32)
+            .i32_sub()
+            .local_tee(frame)
+            .global_set(sp);
+        let mut offset = 0;
+        for (local, slot) in values.iter().zip(&slots) {
+            let from = self.in_frame(offset);
+            let mut sink = self.write();
+            sink.local_get(frame);
+            match slot {
+                Slot::I32 => sink.i32_load(from),
+                Slot::I64 => sink.i64_load(from),
+                Slot::F32 => sink.f32_load(from),
+                Slot::F64 => sink.f64_load(from),
+                Slot::V128 => sink.v128_load(from),
+            };
+            sink.local_set(*local);
+            offset += slot.bytes();
+        }
+        self.resumed();
+        self.check_size()
+    }
+
+    /// Whether a clone must ask where to resume: with a single point it need not.
+    fn asks(&self) -> bool {
+        self.body.points.len() > 1
+    }
+
+    fn resumed(&mut self) {
+        if self.asks() {
+            let resume = self.resume;
+            self.write().i32_const(-1).local_set(resume);
+        }
+    }
+
+    /// Loads the word that lies `distance` bytes before the end of the frames.
+    fn load_from_top(&mut self, distance: u32) {
+        let (sp, from) = (self.context.indices.sp, self.in_frame(0));
+        self.write()
+            .global_get(sp)
+            .i32_const(distance as i32)
+            .i32_sub()
+            .i32_load(from);
+    }
+
+    /// Calls the clone of the function whose frame is now the outermost.
+    fn call_clone(&mut self, results: &[ValType]) {
+        self.load_from_top(FRAME_TRAILER_BYTES);
+        let kind = self.context.types.function(&[], results);
+        let table = self.context.indices.clones_table;
+        self.write().call_indirect(table, kind);
+    }
+
+    // Freezing.
+
+    fn in_flags(&self, offset: u32) -> MemArg {
+        MemArg {
+            offset: offset.into(),
+            align: 2,
+            target: MemArgTarget::Memory(self.context.indices.flag_memory),
+            ordering: None,
+        }
+    }
+
+    /// A poll: freezes if that is asked for.
+    fn poll(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+        let request = self.in_flags(FLAG_REQUEST);
+        match self.context.poll {
+            Poll::Atomic => {
+                self.write().i32_const(0).i32_atomic_load(request);
+            }
+            Poll::Plain => {
+                // The store keeps the compiler from taking the load out of a loop: for all it
+                // knows, the two words are one.
+                let scratch = self.in_flags(FLAG_SCRATCH);
+                self.write().i32_const(0).i32_const(0).i32_store(scratch);
+                self.write().i32_const(0).i32_load(request);
+            }
+            Poll::Countdown => {
+                let (countdown, left) = (self.in_flags(FLAG_COUNTDOWN), self.frame);
+                self.write()
+                    .i32_const(0)
+                    .i32_const(0)
+                    .i32_load(countdown)
+                    .i32_const(1)
+                    .i32_sub()
+                    .local_tee(left)
+                    .i32_store(countdown);
+                self.write().local_get(left).i32_eqz();
+                self.write().i32_const(0).i32_load(request).i32_or();
+            }
+        }
+        self.open_cold_if();
+        self.save(point, values)?;
+        let frozen = self.context.indices.frozen;
+        self.write().i32_const(1).global_set(frozen);
+        self.return_dummies();
+        self.close();
+        Ok(())
+    }
+
+    /// After a call: freezes this function too if the callee did.
+    fn follow(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+        let frozen = self.context.indices.frozen;
+        self.write().global_get(frozen);
+        self.open_cold_if();
+        self.save(point, values)?;
+        self.return_dummies();
+        self.close();
+        Ok(())
+    }
+
+    fn return_dummies(&mut self) {
+        for result in &self.body.results {
+            let mut sink = InstructionSink::new(&mut self.code);
+            match result {
+                ValType::I32 => sink.i32_const(0),
+                ValType::I64 => sink.i64_const(0),
+                ValType::F32 => sink.f32_const(0.0.into()),
+                ValType::F64 => sink.f64_const(0.0.into()),
+                ValType::V128 => sink.v128_const(0),
+                ValType::Ref(_) => sink.ref_null(wasm_encoder::HeapType::FUNC),
+            };
+        }
+        self.write().return_();
+    }
+}

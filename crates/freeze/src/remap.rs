@@ -1,0 +1,82 @@
+//! From the index spaces of the module as given to those of the modules made of it.
+//!
+//! - Memory 0 is the imported flag memory, so that all others move up by one.
+//! - An import that may freeze and whose reference is taken (in an element segment, an export or
+//!   by `ref.func`) is replaced there by a wrapper: a call through a table leaves no frame of the
+//!   caller's choosing, so something must push one that knows the arguments.
+//! - All other indices stay; what the pass adds comes after.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use wasm_encoder::reencode::{Error, Reencode};
+use wasm_encoder::{Encode, RefType, ValType};
+
+/// Where the things that the pass added are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Indices {
+    pub flag_memory: u32,
+    pub frames_memory: u32,
+    pub sp: u32,
+    pub frozen: u32,
+    pub clones_table: u32,
+}
+
+/// The renumbering.
+pub(crate) struct Remap {
+    /// Index of the wrapper of an import.
+    pub wrappers: BTreeMap<u32, u32>,
+}
+
+impl Remap {
+    /// Writes an operator of the module as given.
+    pub fn write(&self, operator: &wasmparser::Operator<'_>, code: &mut Vec<u8>) {
+        match Renumbering(self).instruction(operator.clone()) {
+            Ok(instruction) => instruction.encode(code),
+            // Only operators and types that the validator refused have no encoding.
+            Err(error) => debug_assert!(false, "{error}"),
+        }
+    }
+
+    /// The same block type; the types of the module as given keep their indices.
+    pub fn block_type(&self, kind: wasmparser::BlockType) -> wasm_encoder::BlockType {
+        match kind {
+            wasmparser::BlockType::Empty => wasm_encoder::BlockType::Empty,
+            wasmparser::BlockType::Type(result) => {
+                wasm_encoder::BlockType::Result(value_type(result))
+            }
+            wasmparser::BlockType::FuncType(index) => wasm_encoder::BlockType::FunctionType(index),
+        }
+    }
+
+    /// For sections and whole bodies.
+    pub fn reencoder(&self) -> Renumbering<'_> {
+        Renumbering(self)
+    }
+}
+
+/// The renumbering as wasm-encoder wants it.
+pub(crate) struct Renumbering<'r>(&'r Remap);
+
+impl Reencode for Renumbering<'_> {
+    type Error = Infallible;
+
+    fn function_index(&mut self, function: u32) -> Result<u32, Error> {
+        Ok(self.0.wrappers.get(&function).copied().unwrap_or(function))
+    }
+
+    fn memory_index(&mut self, memory: u32) -> Result<u32, Error> {
+        Ok(memory + 1)
+    }
+}
+
+/// The same value type. The only references that the validator lets pass are to functions.
+pub(crate) fn value_type(kind: wasmparser::ValType) -> ValType {
+    match kind {
+        wasmparser::ValType::I32 => ValType::I32,
+        wasmparser::ValType::I64 => ValType::I64,
+        wasmparser::ValType::F32 => ValType::F32,
+        wasmparser::ValType::F64 => ValType::F64,
+        wasmparser::ValType::V128 => ValType::V128,
+        wasmparser::ValType::Ref(_) => ValType::Ref(RefType::FUNCREF),
+    }
+}

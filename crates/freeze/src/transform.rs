@@ -1,0 +1,258 @@
+//! The pipeline: parse, scan, call graph, then function by function (take apart, place polls,
+//! liveness, write both forms), then assemble.
+
+use crate::assemble::{Parts, Written};
+use crate::body::Body;
+use crate::callgraph::CallGraph;
+use crate::emit::{Context, Form, emit};
+use crate::error::{Error, Place};
+use crate::interface::{
+    Export, ExportKind, ImportedFunction, Interface, MemoryLimits, MutableGlobal,
+};
+use crate::module::{FEATURES, Module};
+use crate::remap::{Indices, Remap};
+use crate::scan::{Summary, scan};
+use crate::sites::{FunctionSites, SiteTable, Slot};
+use crate::types::Types;
+use crate::{Artefact, FORMAT_VERSION, Options, Poll, image, liveness, names, polls, room};
+use std::collections::{BTreeMap, BTreeSet};
+use wasmparser::{ExternalKind, Operator, ValType, Validator, WasmFeatures};
+
+pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Error> {
+    let module = Module::parse(wasm)?;
+    let summaries = scan(wasm, &module)?;
+    let image = image::evaluate(&module)?;
+    let freezing: Vec<bool> = module
+        .imports
+        .iter()
+        .map(|import| {
+            options
+                .freezing_imports
+                .contains(import.module, import.name)
+        })
+        .collect();
+    let calls = CallGraph::new(&module, &summaries, &freezing)?;
+
+    let remap = Remap {
+        wrappers: wrappers(&module, &summaries, &freezing)?,
+    };
+    let indices = Indices {
+        flag_memory: 0,
+        frames_memory: module.memories.len() as u32 + 1,
+        sp: module.globals.len() as u32,
+        frozen: module.globals.len() as u32 + 1,
+        clones_table: module.tables.len() as u32,
+    };
+    let mut types = Types::new(module.types.len() as u32);
+    let mut functions = Functions {
+        module: &module,
+        context: Context {
+            indices: &indices,
+            remap: &remap,
+            types: &mut types,
+            poll: options.poll,
+        },
+        written: Vec::new(),
+        sites: SiteTable::default(),
+        limit: options.max_output_bytes,
+        size: 0,
+    };
+    for position in 0..module.functions.len() {
+        let function = module.imported() + position as u32;
+        if calls.may_freeze(function) {
+            let mut body = Body::parse(&module, &calls, position)?;
+            polls::place(&mut body, &options.unroll);
+            functions.add(body, false)?;
+        }
+    }
+    for import in remap.wrappers.keys() {
+        functions.add(Body::wrapper(&module, *import), true)?;
+    }
+    let Functions { written, sites, .. } = functions;
+
+    let frames_pages = room::pages(&module, &calls, &sites, options.stack_bytes)?;
+    let parts = Parts {
+        module: &module,
+        names: &names::read(wasm),
+        remap: &remap,
+        indices: &indices,
+        types: &types,
+        written: &written,
+        frames_pages,
+        shared_flags: options.poll == Poll::Atomic,
+        keeps_data: summaries.iter().any(|summary| summary.reads_data),
+    };
+    let artefact = Artefact {
+        run: parts.run_module()?,
+        thaw: parts.thaw_module()?,
+        id: id(wasm, &sites),
+        sites,
+        image,
+        interface: interface(&module, &freezing, frames_pages),
+    };
+    if artefact.thaw.len() > options.max_output_bytes {
+        return Err(output_too_large(options.max_output_bytes));
+    }
+    check(&artefact.run)?;
+    check(&artefact.thaw)?;
+    Ok(artefact)
+}
+
+fn output_too_large(limit: usize) -> Error {
+    Error::too_large(
+        Place::Module,
+        format!("what is made of it would exceed {limit} bytes"),
+    )
+}
+
+/// Engines limit numbers of functions, types, memories and so on, and a module close to a limit can
+/// be pushed over it.
+fn check(output: &[u8]) -> Result<(), Error> {
+    let mut validator = Validator::new_with_features(FEATURES | WasmFeatures::THREADS);
+    match validator.validate_all(output) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::too_large(
+            Place::Module,
+            format!("what is made of it exceeds a limit of engines ({error})"),
+        )),
+    }
+}
+
+/// Writes functions one at a time, and forgets their bodies.
+struct Functions<'f, 'a> {
+    module: &'f Module<'a>,
+    context: Context<'f>,
+    written: Vec<Written>,
+    sites: SiteTable,
+    /// Most bytes of code to write, and bytes written.
+    limit: usize,
+    size: usize,
+}
+
+impl<'a> Functions<'_, 'a> {
+    fn add(&mut self, mut body: Body<'a>, wrapper: bool) -> Result<(), Error> {
+        if body.points.is_empty() {
+            // What could freeze was in unreachable code.
+            return Ok(());
+        }
+        liveness::solve(&mut body)?;
+        let id = self.written.len() as u32;
+        let run = emit(&mut self.context, &body, id, Form::Run)?;
+        let clone = emit(&mut self.context, &body, id, Form::Clone)?;
+        self.size += run.code.len() + clone.code.len();
+        if self.size > self.limit {
+            return Err(output_too_large(self.limit));
+        }
+        let clone_type = self.context.types.function(&[], &body.results);
+        self.sites.functions.push(FunctionSites {
+            function: body.function,
+            sites: run.sites.clone(),
+        });
+        self.written.push(Written {
+            function: body.function,
+            run_type: self.module.type_of[body.function as usize],
+            clone_type,
+            run,
+            clone,
+            wrapper,
+        });
+        Ok(())
+    }
+}
+
+/// The imports that may freeze and whose reference is taken, with the indices of their wrappers.
+fn wrappers(
+    module: &Module<'_>,
+    summaries: &[Summary],
+    freezing: &[bool],
+) -> Result<BTreeMap<u32, u32>, Error> {
+    let mut referenced: BTreeSet<u32> = BTreeSet::new();
+    for element in &module.elements {
+        referenced.extend(module.element_functions(&element.items)?);
+    }
+    for export in &module.exports {
+        if export.kind == ExternalKind::Func {
+            referenced.insert(export.index);
+        }
+    }
+    for global in &module.globals {
+        for operator in global.init_expr.get_operators_reader() {
+            if let Ok(Operator::RefFunc { function_index }) = operator {
+                referenced.insert(function_index);
+            }
+        }
+    }
+    referenced.extend(summaries.iter().flat_map(|summary| &summary.references));
+    referenced.extend(module.start);
+    let functions = module.type_of.len() as u32;
+    let freezing = |import: &u32| freezing.get(*import as usize).copied().unwrap_or(false);
+    let wrapped = referenced.into_iter().filter(freezing);
+    Ok(wrapped.zip(functions..).collect())
+}
+
+fn id(wasm: &[u8], sites: &SiteTable) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"limosa artefact");
+    hasher.update(&FORMAT_VERSION.to_le_bytes());
+    hasher.update(blake3::hash(wasm).as_bytes());
+    hasher.update(&sites.encode());
+    *hasher.finalize().as_bytes()
+}
+
+fn interface(module: &Module<'_>, freezing: &[bool], frames_pages: u32) -> Interface {
+    let slots = |kinds: &[ValType]| kinds.iter().map(|kind| Slot::of(*kind)).collect();
+    let imports = module.imports.iter().zip(freezing).zip(0..);
+    let exports = module.exports.iter().filter_map(|export| {
+        let index = export.index;
+        let kind = match export.kind {
+            ExternalKind::Func | ExternalKind::FuncExact => {
+                let signature = module.signature(index);
+                ExportKind::Function {
+                    index,
+                    params: slots(signature.params()),
+                    results: slots(signature.results()),
+                }
+            }
+            ExternalKind::Table => ExportKind::Table(index),
+            ExternalKind::Memory => ExportKind::Memory(index),
+            ExternalKind::Global => ExportKind::Global(index),
+            ExternalKind::Tag => return None,
+        };
+        Some(Export {
+            name: export.name.to_owned(),
+            kind,
+        })
+    });
+    let globals = (0..).zip(&module.globals).filter(|(_, g)| g.ty.mutable);
+    Interface {
+        imports: imports
+            .map(|((import, freezes), index)| {
+                let signature = module.signature(index);
+                ImportedFunction {
+                    module: import.module.to_owned(),
+                    name: import.name.to_owned(),
+                    params: slots(signature.params()),
+                    results: slots(signature.results()),
+                    may_freeze: *freezes,
+                }
+            })
+            .collect(),
+        exports: exports.collect(),
+        memories: module
+            .memories
+            .iter()
+            .map(|memory| MemoryLimits {
+                minimum: memory.initial as u32,
+                maximum: memory.maximum.map(|maximum| maximum as u32),
+            })
+            .collect(),
+        globals: globals
+            .filter_map(|(index, global)| {
+                let kind = Slot::of(global.ty.content_type)?;
+                Some(MutableGlobal { index, kind })
+            })
+            .collect(),
+        start: module.start.is_some(),
+        frames_pages,
+    }
+}
