@@ -60,7 +60,12 @@ impl Fuzzer {
             .arg(run::root().join("fuzz/corpus").join(target))
             .arg("--")
             .arg(format!("-max_total_time={seconds}"))
-            .args(["-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1"]);
+            .args([
+                "-timeout=20",
+                "-rss_limit_mb=4096",
+                "-print_final_stats=1",
+                "-verbosity=0",
+            ]);
         run::run(&mut command)
     }
 }
