@@ -8,9 +8,12 @@ use wire::control::Member;
 use wire::directory::{Answer, Claim, Operation, Record};
 use wire::{Epoch, ImageId, NodeId, ProcessId};
 
-fn rounds() -> u64 {
-    let rounds = std::env::var("LIMOSA_ROUNDS").ok();
-    rounds.and_then(|text| text.parse().ok()).unwrap_or(300)
+/// The seeds of a test: `LIMOSA_SEED` is the first, `LIMOSA_ROUNDS` how many times more there are.
+fn seeds(usual: u64) -> impl Iterator<Item = u64> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let first = number("LIMOSA_SEED").unwrap_or(0);
+    let count = usual.saturating_mul(number("LIMOSA_ROUNDS").unwrap_or(1));
+    (0..count).map(move |round| first.wrapping_add(round))
 }
 
 fn random_claim(random: &mut fastrand::Rng) -> Claim {
@@ -23,7 +26,7 @@ fn random_claim(random: &mut fastrand::Rng) -> Claim {
 
 #[test]
 fn the_directory_agrees_with_a_list_of_records() {
-    for seed in 0..rounds() {
+    for seed in seeds(300) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut directory = Directory::new([], 4);
         let mut store = BTreeMap::new();
@@ -140,7 +143,7 @@ impl Seen {
 #[test]
 fn health_is_what_links_and_silence_say_at_every_instant() {
     let config = Config::default();
-    for seed in 0..rounds() {
+    for seed in seeds(300) {
         let mut random = fastrand::Rng::with_seed(seed);
         let members = (1..=4u8).map(|n| Member {
             node: NodeId([n; 32]),
