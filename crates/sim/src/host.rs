@@ -1,0 +1,157 @@
+//! A simulated machine: its node, its clock, its disk, and the model processes on it.
+
+use node::{Change, Node};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use wire::control::{Member, Offer};
+use wire::directory::Record;
+use wire::{Epoch, MoveId, NodeId, ProcessId};
+
+/// A clock that starts with its node and runs a little fast or slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Duration,
+    rate: f64,
+}
+
+impl Clock {
+    /// A clock that shows zero now.
+    pub fn new(started: Duration, rate: f64) -> Self {
+        Self { started, rate }
+    }
+
+    /// What it shows.
+    pub fn read(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.started).mul_f64(self.rate)
+    }
+
+    /// When it will show this, or a little later.
+    pub fn when(&self, shown: Duration) -> Duration {
+        self.started + shown.div_f64(self.rate) + Duration::from_micros(1)
+    }
+}
+
+/// What a model process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It works.
+    Running,
+    /// It stands still; its streams are sealed.
+    Sealed,
+    /// Its sealed state is being thawed.
+    Thawing,
+}
+
+/// A model process: what a snapshot of it holds is `work`, the steps it has done.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Under which epoch it runs here.
+    pub epoch: Epoch,
+    /// What it is doing.
+    pub activity: Activity,
+    /// The freeze that was asked for and has not happened yet.
+    pub freezing: Option<MoveId>,
+    /// Its state.
+    pub work: u64,
+}
+
+/// A process that may become one of this host's.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The source.
+    pub from: usize,
+    /// What was offered.
+    pub offer: Offer,
+    /// Whether the image must come first.
+    pub lacks_image: bool,
+    /// The node has asked for it to be prepared.
+    pub preparing: bool,
+    /// The thawed state.
+    pub thawed: Option<u64>,
+}
+
+/// A change on its way to the disk.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The node's number for it.
+    pub ticket: u64,
+    /// What.
+    pub change: Change,
+}
+
+/// A simulated machine.
+#[derive(Debug)]
+pub struct Host {
+    /// Its node's id.
+    pub id: NodeId,
+    /// Raised at every start: the node's incarnation.
+    pub life: u64,
+    /// `None` while it is down.
+    pub node: Option<Node>,
+    /// Its clock in this life.
+    pub clock: Clock,
+    /// For when the next timer is set, by its clock.
+    pub armed: Option<Duration>,
+    /// On disk: the members.
+    pub members: Vec<Member>,
+    /// On disk, at the directory's host: the records.
+    pub store: BTreeMap<ProcessId, Record>,
+    /// Not yet on disk.
+    pub writes: Vec<Write>,
+    /// Processes that run here, or are sealed.
+    pub instances: BTreeMap<ProcessId, Instance>,
+    /// Processes on their way here.
+    pub arrivals: BTreeMap<MoveId, Arrival>,
+}
+
+impl Host {
+    /// A machine that has never been started.
+    pub fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            life: 0,
+            node: None,
+            clock: Clock::new(Duration::ZERO, 1.0),
+            armed: None,
+            members: Vec::new(),
+            store: BTreeMap::new(),
+            writes: Vec::new(),
+            instances: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether it runs the process at this instant.
+    pub fn runs(&self, process: ProcessId) -> bool {
+        let instance = self.instances.get(&process);
+        instance.is_some_and(|i| i.activity == Activity::Running)
+    }
+
+    /// Whether it holds the process's state, running or not.
+    pub fn holds(&self, process: ProcessId) -> bool {
+        let thawed = |a: &Arrival| a.offer.process == process && a.thawed.is_some();
+        self.instances.contains_key(&process) || self.arrivals.values().any(thawed)
+    }
+
+    /// Whether a member is known here.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.members.iter().any(|m| m.node == node)
+    }
+}
+
+/// Makes a change on a disk.
+pub fn write(store: &mut BTreeMap<ProcessId, Record>, change: &Change) {
+    match change {
+        Change::Put(record) => {
+            store.insert(record.process, record.clone());
+        }
+        Change::Delete(process) => {
+            store.remove(process);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What is true, kept apart from what the nodes believe; and what must hold.
+//!
+//! 1. At most one host runs a process at any instant, and epochs only grow.
+//! 2. A process is never run from an older state than it had.
+//! 3. A process whose owner never crashed never disappears.
+//! 4. A client's bytes are neither lost, repeated nor reordered (`traffic`).
+//! 5. Every command gets a reply.
+//! 6. When the faults end, everything else does: moves, freezes, doubts.
+
+use std::collections::BTreeMap;
+use wire::{Epoch, ProcessId};
+
+/// What is known of a process that was run at least once.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Where and under which epoch it runs or ran last.
+    pub host: usize,
+    /// The highest epoch under which it ran.
+    pub epoch: Epoch,
+    /// Steps that it has done, wherever it was.
+    pub work: u64,
+    /// It ended by itself, or was removed by command.
+    pub ended: bool,
+    /// Why it may be gone.
+    pub excuse: Option<String>,
+}
+
+/// All processes ever run.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// By id.
+    pub lives: BTreeMap<ProcessId, Life>,
+}
+
+impl Ledger {
+    /// A host begins to run a process, or lets it run on. `elsewhere` is another host that runs it.
+    pub fn runs(
+        &mut self,
+        process: ProcessId,
+        host: usize,
+        epoch: Epoch,
+        work: u64,
+        elsewhere: Option<usize>,
+    ) -> Result<(), String> {
+        if let Some(other) = elsewhere {
+            return Err(format!(
+                "{process} is run by host {host} under epoch {epoch} while host {other} runs it"
+            ));
+        }
+        let Some(life) = self.lives.get_mut(&process) else {
+            let life = Life {
+                host,
+                epoch,
+                work,
+                ended: false,
+                excuse: None,
+            };
+            self.lives.insert(process, life);
+            return Ok(());
+        };
+        if life.ended {
+            return Err(format!("{process} is run by host {host} after its end"));
+        }
+        if epoch < life.epoch || (epoch == life.epoch && host != life.host) {
+            return Err(format!(
+                "{process} is run by host {host} under epoch {epoch}, but host {} had epoch {}",
+                life.host, life.epoch
+            ));
+        }
+        if work != life.work {
+            return Err(format!(
+                "{process} goes on at host {host} from step {work}, but it had done {}",
+                life.work
+            ));
+        }
+        life.host = host;
+        life.epoch = epoch;
+        Ok(())
+    }
+
+    /// A process does one step.
+    pub fn works(&mut self, process: ProcessId, work: u64) -> Result<(), String> {
+        let Some(life) = self.lives.get_mut(&process) else {
+            return Err(format!("{process} works without ever having been run"));
+        };
+        life.work += 1;
+        if life.work != work {
+            let expected = life.work;
+            return Err(format!("{process} does step {work}, {expected} was due"));
+        }
+        Ok(())
+    }
+
+    /// It may be gone from now on; the first reason counts.
+    pub fn excuse(&mut self, process: ProcessId, why: impl FnOnce() -> String) {
+        if let Some(life) = self.lives.get_mut(&process) {
+            life.excuse.get_or_insert_with(why);
+        }
+    }
+
+    /// It ended.
+    pub fn ends(&mut self, process: ProcessId) {
+        if let Some(life) = self.lives.get_mut(&process) {
+            life.ended = true;
+        }
+    }
+}
