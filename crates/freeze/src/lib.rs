@@ -30,7 +30,7 @@
 //! frames at 0 of `limosa:frames` and their size into `limosa:sp`; clear the flag word; then call
 //! `limosa:clones[id]` without arguments, `id` being the u32 at `limosa:sp - 8`. The function
 //! returns what the function frozen would have returned, or freezes again. A host call that froze
-//! is issued again, with the same arguments. A poll at a loop head polls again when it is resumed,
+//! is issued again, with the same arguments. A poll polls again when it is resumed,
 //! so a flag that is still set freezes the same state once more, without progress; with
 //! [`Poll::Countdown`], a countdown of at least 2 makes progress.
 //!

@@ -118,7 +118,11 @@ impl<'a> Emitter<'_, '_, 'a> {
         let values = self.values(point, &[]);
         match self.arrive(Vec::new()).entry {
             Entry::Start => self.poll(point, &values),
-            Entry::Both | Entry::Resume => self.restore(&values),
+            Entry::Both | Entry::Resume => {
+                // Polls again: a flag that is still set freezes the same state once more.
+                self.restore(&values)?;
+                self.poll(point, &values)
+            }
         }
     }
 
