@@ -30,6 +30,14 @@ pub trait Clock: Send + Sync {
     /// Wakes `waker` once the monotonic clock has reached `deadline_ns`. A later call replaces
     /// the earlier one.
     fn wake_at(&self, deadline_ns: u64, waker: &Waker);
+    /// CPU time that the calling thread has used, in nanoseconds.
+    fn thread_cpu_ns(&self) -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+    }
+    /// Told after every host call that has completed. A virtual clock advances with it.
+    fn host_call_completed(&self) {}
 }
 
 /// Entropy.
@@ -60,7 +68,7 @@ pub trait Stdio: Send + Sync {
 pub struct Readiness {
     /// Bytes (or waiting connections) that can be read at once.
     pub readable: u64,
-    /// Bytes that can be written at once.
+    /// Bytes that can be written at once; not 0 where a write would fail at once.
     pub writable: u64,
     /// The other side sends no more, or the connection is broken: reads do not block.
     pub hangup: bool,
@@ -104,4 +112,74 @@ pub struct Ports {
     pub stdio: std::sync::Arc<dyn Stdio>,
     /// Sockets.
     pub network: std::sync::Arc<dyn Network>,
+}
+
+impl Ports {
+    /// A world in which nothing ever happens: time stands still, every read is at its end. For
+    /// instances that are never run.
+    pub fn nothing() -> Ports {
+        let nothing = std::sync::Arc::new(Nothing);
+        Ports {
+            clock: nothing.clone(),
+            entropy: nothing.clone(),
+            stdio: nothing.clone(),
+            network: nothing,
+        }
+    }
+}
+
+struct Nothing;
+
+impl Clock for Nothing {
+    fn realtime_ns(&self) -> u64 {
+        0
+    }
+    fn monotonic_ns(&self) -> u64 {
+        0
+    }
+    fn wake_at(&self, _: u64, _: &Waker) {}
+}
+
+impl Entropy for Nothing {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+impl Stdio for Nothing {
+    fn read(&self, _: &mut [u8]) -> Io {
+        Io::Done(0)
+    }
+    fn readable(&self) -> bool {
+        true
+    }
+    fn write(&self, _: u32, _: &[u8]) -> Io {
+        Io::Closed
+    }
+    fn register(&self, _: &Waker) {}
+}
+
+impl Network for Nothing {
+    fn accept(&self, _: u16) -> Option<StreamId> {
+        None
+    }
+    fn read(&self, _: StreamId, _: &mut [u8], _: bool) -> Io {
+        Io::Done(0)
+    }
+    fn write(&self, _: StreamId, _: &[u8]) -> Io {
+        Io::Closed
+    }
+    fn shutdown(&self, _: StreamId, _: bool, _: bool) {}
+    fn close(&self, _: StreamId) {}
+    fn stream_readiness(&self, _: StreamId) -> Readiness {
+        Readiness::default()
+    }
+    fn listener_readiness(&self, _: u16) -> Readiness {
+        Readiness::default()
+    }
+    fn register(&self, _: &Waker) {}
+    fn seal(&self) -> (Vec<Listener>, Vec<Stream>) {
+        (Vec::new(), Vec::new())
+    }
+    fn unseal(&self) {}
 }

@@ -1,0 +1,115 @@
+//! Asks a process, from any thread, to freeze or to end.
+//!
+//! A request is a bit that host calls look at, the flag word that compiled code polls, and a wake
+//! for a process that waits in a host call. A request made before the process runs counts too.
+
+use crate::memory::Flag;
+use futures_util::task::AtomicWaker;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+const FREEZE: u32 = 1;
+const KILL: u32 = 2;
+
+/// A handle on a process that may be used from any thread, and outlives it.
+#[derive(Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+impl Control {
+    /// Asks the process to freeze: its `run` ends with `Outcome::Frozen` soon, unless the program
+    /// ends first. A request is used up by the next freeze.
+    pub fn freeze(&self) {
+        self.shared.request(FREEZE);
+    }
+
+    /// Ends the process: its `run` ends with `Outcome::Killed` soon, and so does every later one.
+    pub fn kill(&self) {
+        self.shared.request(KILL | FREEZE);
+    }
+}
+
+/// What the process shares with its controls.
+#[derive(Default)]
+pub(crate) struct Shared {
+    requests: AtomicU32,
+    /// The flag of the instance that runs now.
+    flag: Mutex<Option<Flag>>,
+    waker: AtomicWaker,
+    /// Torture: freeze at the host call that brings this to 0.
+    host_calls: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn control(self: &Arc<Self>) -> Control {
+        Control {
+            shared: Arc::clone(self),
+        }
+    }
+
+    fn flag(&self) -> MutexGuard<'_, Option<Flag>> {
+        self.flag.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request(&self, bits: u32) {
+        let flag = self.flag();
+        self.requests.fetch_or(bits, Ordering::SeqCst);
+        if let Some(flag) = flag.as_ref() {
+            flag.raise();
+        }
+        drop(flag);
+        self.waker.wake();
+    }
+
+    /// Gives the flag of a new instance; a request that is open reaches it.
+    pub(crate) fn attach(&self, flag: Flag) {
+        let mut current = self.flag();
+        if self.requests.load(Ordering::SeqCst) & FREEZE != 0 {
+            flag.raise();
+        }
+        *current = Some(flag);
+    }
+
+    /// The process is frozen: the request is used up. A kill stays.
+    pub(crate) fn frozen(&self) {
+        let flag = self.flag();
+        if self.requests.load(Ordering::SeqCst) & KILL == 0 {
+            self.requests.store(0, Ordering::SeqCst);
+            if let Some(flag) = flag.as_ref() {
+                flag.lower();
+            }
+        }
+    }
+
+    /// Whether the next host call that may freeze should.
+    pub(crate) fn wants_freeze(&self) -> bool {
+        self.requests.load(Ordering::Acquire) & FREEZE != 0
+    }
+
+    pub(crate) fn killed(&self) -> bool {
+        self.requests.load(Ordering::Acquire) & KILL != 0
+    }
+
+    /// Wakes `waker` at the next request.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Torture: freeze at the `calls`th host call from now that may; 0 is never.
+    pub(crate) fn freeze_at_host_call(&self, calls: u64) {
+        self.host_calls.store(calls, Ordering::Relaxed);
+    }
+
+    /// Counts a host call that may freeze.
+    pub(crate) fn enter_host_call(&self) {
+        let left = self.host_calls.load(Ordering::Relaxed);
+        if left > 0 {
+            self.host_calls.store(left - 1, Ordering::Relaxed);
+            if left == 1 {
+                self.request(FREEZE);
+            }
+        }
+    }
+}

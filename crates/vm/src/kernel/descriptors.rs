@@ -1,0 +1,258 @@
+//! The table of descriptors: opening, closing, renumbering, and what can be asked of one.
+
+use super::abi::{Call, Errno, FDSTAT_BYTES, FILESTAT_BYTES, fdflags, filetype, rights};
+use super::guest::{Guest, Record};
+use super::{Kernel, inode_of};
+use wire::snapshot::{Descriptor, Target};
+
+/// Answered by `fd_prestat_get` for a directory; for anything else that is there before the
+/// program starts (a listener) any other number, so that programs scan on.
+const PREOPEN_DIRECTORY: u8 = 0;
+const PREOPEN_OTHER: u8 = 1;
+
+/// The device number of the private tree.
+const DEVICE: u64 = 1;
+
+impl Kernel {
+    pub(super) fn descriptor(&self, descriptor: u32) -> Call<&Descriptor> {
+        self.descriptors.get(&descriptor).ok_or(Errno::BADF)
+    }
+
+    pub(super) fn descriptor_mut(&mut self, descriptor: u32) -> Call<&mut Descriptor> {
+        self.descriptors.get_mut(&descriptor).ok_or(Errno::BADF)
+    }
+
+    /// The lowest free number, if the limit allows one more.
+    pub(super) fn free_descriptor(&self) -> Call<u32> {
+        if self.descriptors.len() >= self.limits.descriptors as usize {
+            return Err(Errno::MFILE);
+        }
+        let used = self.descriptors.keys();
+        let free = used.zip(0..).find(|(used, number)| *used != number);
+        Ok(free.map_or(self.descriptors.len() as u32, |(_, number)| number))
+    }
+
+    /// The inode of a directory descriptor.
+    pub(super) fn directory(&self, descriptor: u32) -> Call<u64> {
+        match self.descriptor(descriptor)?.target {
+            Target::Directory { inode, .. } => Ok(inode),
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// The inode and position of a regular file's descriptor that has all of `needed`.
+    pub(super) fn file(&self, descriptor: u32, needed: u64) -> Call<(u64, u64)> {
+        let state = self.descriptor(descriptor)?;
+        match state.target {
+            Target::File { .. } if state.rights_base & needed != needed => Err(Errno::BADF),
+            Target::File { inode, position } => Ok((inode, position)),
+            Target::Directory { .. } => Err(Errno::ISDIR),
+            _ => Err(Errno::SPIPE),
+        }
+    }
+
+    pub(super) fn set_position(&mut self, descriptor: u32, to: u64) {
+        if let Some(state) = self.descriptors.get_mut(&descriptor)
+            && let Target::File { position, .. } = &mut state.target
+        {
+            *position = to;
+        }
+    }
+
+    /// Whether any descriptor refers to the inode.
+    pub(super) fn is_open(&self, inode: u64) -> bool {
+        let mut inodes = self.descriptors.values().filter_map(inode_of);
+        inodes.any(|open| open == inode)
+    }
+
+    /// Lets go of an inode that lost a name or a descriptor.
+    pub(super) fn release(&mut self, inode: u64) {
+        if !self.is_open(inode) {
+            self.tree.forget(inode);
+        }
+    }
+
+    fn dispose(&mut self, closed: &Descriptor) {
+        match closed.target {
+            Target::File { inode, .. } | Target::Directory { inode, .. } => self.release(inode),
+            Target::Socket(stream) => self.ports.network.close(stream),
+            _ => {}
+        }
+    }
+
+    pub(super) fn fd_close(&mut self, _: &mut Guest<'_>, descriptor: u32) -> Call {
+        let closed = self.descriptors.remove(&descriptor).ok_or(Errno::BADF)?;
+        self.dispose(&closed);
+        Ok(())
+    }
+
+    pub(super) fn fd_renumber(&mut self, _: &mut Guest<'_>, from: u32, to: u32) -> Call {
+        self.descriptor(from)?;
+        self.descriptor(to)?;
+        if from == to {
+            return Ok(());
+        }
+        if let Some(moved) = self.descriptors.remove(&from)
+            && let Some(closed) = self.descriptors.insert(to, moved)
+        {
+            self.dispose(&closed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn filetype_of(&self, descriptor: &Descriptor) -> u8 {
+        let stream = |number| match self.ports.stdio.terminal(number) {
+            true => filetype::CHARACTER_DEVICE,
+            false => filetype::UNKNOWN,
+        };
+        match descriptor.target {
+            Target::Stdin => stream(0),
+            Target::Stdout => stream(1),
+            Target::Stderr => stream(2),
+            Target::File { .. } => filetype::REGULAR_FILE,
+            Target::Directory { .. } => filetype::DIRECTORY,
+            Target::Listener(_) | Target::Socket(_) => filetype::SOCKET_STREAM,
+        }
+    }
+
+    pub(super) fn fd_fdstat_get(&self, guest: &mut Guest<'_>, descriptor: u32, out: u32) -> Call {
+        let state = self.descriptor(descriptor)?;
+        let record = Record::<FDSTAT_BYTES>::new()
+            .put(0, &[self.filetype_of(state)])
+            .put(2, &state.flags.to_le_bytes())
+            .put(8, &state.rights_base.to_le_bytes())
+            .put(16, &state.rights_inheriting.to_le_bytes());
+        guest.write(out, &record.0)
+    }
+
+    pub(super) fn fd_fdstat_set_flags(
+        &mut self,
+        _: &mut Guest<'_>,
+        descriptor: u32,
+        flags: u32,
+    ) -> Call {
+        let state = self.descriptor_mut(descriptor)?;
+        match u16::try_from(flags) {
+            Ok(flags) if flags & !fdflags::ALL == 0 => {
+                state.flags = flags;
+                Ok(())
+            }
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Rights can be given up, never gained.
+    pub(super) fn fd_fdstat_set_rights(
+        &mut self,
+        _: &mut Guest<'_>,
+        descriptor: u32,
+        base: u64,
+        inheriting: u64,
+    ) -> Call {
+        let state = self.descriptor_mut(descriptor)?;
+        if base & !state.rights_base != 0 || inheriting & !state.rights_inheriting != 0 {
+            return Err(Errno::NOTCAPABLE);
+        }
+        state.rights_base = base;
+        state.rights_inheriting = inheriting;
+        Ok(())
+    }
+
+    pub(super) fn fd_filestat_get(&self, guest: &mut Guest<'_>, descriptor: u32, out: u32) -> Call {
+        let state = self.descriptor(descriptor)?;
+        match inode_of(state) {
+            Some(inode) => self.write_filestat(guest, inode, out),
+            None => {
+                let record = Record::<FILESTAT_BYTES>::new()
+                    .put(16, &[self.filetype_of(state)])
+                    .put(24, &1u64.to_le_bytes());
+                guest.write(out, &record.0)
+            }
+        }
+    }
+
+    pub(super) fn write_filestat(&self, guest: &mut Guest<'_>, inode: u64, out: u32) -> Call {
+        let state = self.tree.inode(inode)?;
+        let record = Record::<FILESTAT_BYTES>::new()
+            .put(0, &DEVICE.to_le_bytes())
+            .put(8, &inode.to_le_bytes())
+            .put(16, &[self.tree.filetype(inode)])
+            .put(24, &state.links.to_le_bytes())
+            .put(32, &self.tree.size(inode).to_le_bytes())
+            .put(40, &state.accessed_ns.to_le_bytes())
+            .put(48, &state.modified_ns.to_le_bytes())
+            .put(56, &state.changed_ns.to_le_bytes());
+        guest.write(out, &record.0)
+    }
+
+    pub(super) fn fd_prestat_get(&self, guest: &mut Guest<'_>, descriptor: u32, out: u32) -> Call {
+        let (tag, length) = match &self.descriptor(descriptor)?.target {
+            Target::Directory {
+                preopen: Some(name),
+                ..
+            } => (PREOPEN_DIRECTORY, name.len() as u32),
+            Target::Listener(_) => (PREOPEN_OTHER, 0),
+            _ => return Err(Errno::BADF),
+        };
+        let record = Record::<8>::new()
+            .put(0, &[tag])
+            .put(4, &length.to_le_bytes());
+        guest.write(out, &record.0)
+    }
+
+    pub(super) fn fd_prestat_dir_name(
+        &self,
+        guest: &mut Guest<'_>,
+        descriptor: u32,
+        buffer: u32,
+        length: u32,
+    ) -> Call {
+        match &self.descriptor(descriptor)?.target {
+            Target::Directory {
+                preopen: Some(name),
+                ..
+            } => {
+                if name.len() > length as usize {
+                    return Err(Errno::NAMETOOLONG);
+                }
+                guest.write(buffer, name)
+            }
+            Target::Listener(_) => Err(Errno::NOTDIR),
+            _ => Err(Errno::BADF),
+        }
+    }
+
+    /// Nothing to do: the tree is memory, and what is sent is sent.
+    pub(super) fn fd_sync(&self, _: &mut Guest<'_>, descriptor: u32) -> Call {
+        self.descriptor(descriptor).map(|_| ())
+    }
+
+    pub(super) fn fd_datasync(&self, guest: &mut Guest<'_>, descriptor: u32) -> Call {
+        self.fd_sync(guest, descriptor)
+    }
+}
+
+/// The descriptors a program is born with, by number: standard streams, listeners from 3, then
+/// directories.
+pub(crate) fn newborn(listeners: u16, preopens: &[Vec<u8>]) -> Vec<Descriptor> {
+    let streams = [Target::Stdin, Target::Stdout, Target::Stderr];
+    let listeners = (0..listeners).map(Target::Listener);
+    let directories = preopens.iter().map(|name| Target::Directory {
+        inode: super::files::ROOT,
+        preopen: Some(name.clone()),
+    });
+    let targets = streams.into_iter().chain(listeners).chain(directories);
+    let descriptor = |target| {
+        let directory = matches!(target, Target::Directory { .. });
+        Descriptor {
+            target,
+            flags: 0,
+            rights_base: match directory {
+                true => rights::ALL,
+                false => rights::ALL & !rights::NOT_FOR_STREAMS,
+            },
+            rights_inheriting: rights::ALL,
+        }
+    };
+    targets.map(descriptor).collect()
+}

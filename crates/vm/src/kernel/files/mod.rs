@@ -1,0 +1,15 @@
+//! Files: a private tree that travels with the process.
+//!
+//! - [`tree`]: inodes, their bytes and names, and what they may cost;
+//! - [`path`]: from a path to an inode, never above the directory it starts from;
+//! - [`names`]: making, removing and renaming;
+//! - [`calls`]: the host calls over them.
+
+mod calls;
+mod names;
+mod path;
+mod tree;
+
+pub(super) use calls::Open;
+pub use tree::TreeError;
+pub(crate) use tree::{ROOT, Tree, cookie_of};

@@ -1,0 +1,140 @@
+//! From a path to an inode. A path is resolved against the directory of a descriptor and never
+//! leads above it, neither by `..` nor by a symbolic link nor by a leading slash.
+
+use super::super::abi::{Call, Errno};
+use super::tree::Tree;
+use wire::snapshot::InodeKind;
+
+/// Bytes of one name.
+const MAX_NAME_BYTES: usize = 255;
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_LINKS: u32 = 40;
+
+/// Whether `name` can be the name of a directory entry.
+pub(super) fn valid_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME_BYTES
+        && name != b"."
+        && name != b".."
+        && !name.contains(&b'/')
+        && !name.contains(&0)
+}
+
+/// Where a path leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The directory that holds, or would hold, the last name.
+    pub directory: u64,
+    /// The last name; empty where the path ends in `.` or `..` and so names a directory itself.
+    pub name: Vec<u8>,
+    /// The inode, if there is one.
+    pub inode: Option<u64>,
+    /// The path ends in a slash: only a directory will do.
+    pub slash: bool,
+}
+
+impl Place {
+    /// The inode, or `ENOENT`.
+    pub(super) fn existing(&self) -> Call<u64> {
+        self.inode.ok_or(Errno::NOENT)
+    }
+}
+
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {
+    let parts = path.split(|byte| *byte == b'/');
+    parts.filter(|part| !part.is_empty()).map(<[u8]>::to_vec)
+}
+
+impl Tree {
+    /// Resolves `path` from the directory `base`. With `follow` a symbolic link at the end is
+    /// followed; in the middle it always is.
+    pub(super) fn lookup(&self, base: u64, path: &[u8], follow: bool) -> Call<Place> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        if path.len() > MAX_PATH_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
+        if path.contains(&0) {
+            return Err(Errno::INVAL);
+        }
+        if path.starts_with(b"/") {
+            return Err(Errno::PERM);
+        }
+        let mut way = vec![base];
+        let mut rest: Vec<Vec<u8>> = components(path).rev().collect();
+        let mut slash = path.ends_with(b"/");
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            let &directory = way.last().ok_or(Errno::PERM)?;
+            let entries = self.directory(directory)?;
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    way.pop();
+                    if way.is_empty() {
+                        return Err(Errno::PERM);
+                    }
+                    continue;
+                }
+                name if name.len() > MAX_NAME_BYTES => return Err(Errno::NAMETOOLONG),
+                _ => {}
+            }
+            let last = rest.is_empty();
+            let Some(&inode) = entries.get(&name) else {
+                if !last {
+                    return Err(Errno::NOENT);
+                }
+                return Ok(Place {
+                    directory,
+                    name,
+                    inode: None,
+                    slash,
+                });
+            };
+            match &self.inode(inode)?.node {
+                InodeKind::Link(target) if !last || follow || slash => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP);
+                    }
+                    if target.is_empty() {
+                        return Err(Errno::NOENT);
+                    }
+                    if target.starts_with(b"/") {
+                        return Err(Errno::PERM);
+                    }
+                    slash |= last && target.ends_with(b"/");
+                    rest.extend(components(target).rev());
+                }
+                InodeKind::Directory { .. } if !last => way.push(inode),
+                InodeKind::Directory { .. } => {
+                    return Ok(Place {
+                        directory,
+                        name,
+                        inode: Some(inode),
+                        slash,
+                    });
+                }
+                _ if !last || slash => return Err(Errno::NOTDIR),
+                _ => {
+                    return Ok(Place {
+                        directory,
+                        name,
+                        inode: Some(inode),
+                        slash,
+                    });
+                }
+            }
+        }
+        let &directory = way.last().ok_or(Errno::PERM)?;
+        // The directory itself; it may have been removed while it was open.
+        self.directory(directory)?;
+        Ok(Place {
+            directory,
+            name: Vec::new(),
+            inode: Some(directory),
+            slash: true,
+        })
+    }
+}

@@ -1,0 +1,241 @@
+//! The kernel of one process: WASI preview 1, all of it, over state that can be written down.
+//!
+//! - [`abi`] numbers of the standard; [`guest`] the guest's memory, checked;
+//! - [`link`] what the guest imports, and [`waiting`] how a call blocks, freezes or ends;
+//! - by topic: [`context`] arguments and environment, clocks, randomness; [`descriptors`];
+//!   [`files`]; [`transfer`] reading and writing; [`sockets`]; [`poll`].
+//!
+//! A call either takes effect or gives an error, never both; pointers are checked before effects.
+//! A blocking call that has made progress returns it. Only a call without any effect yet freezes;
+//! it is issued again at thaw, with the same arguments. The one thing that is kept of such a call
+//! is when the relative timeouts of `poll_oneoff` end ([`Pending`]).
+
+mod abi;
+mod context;
+mod descriptors;
+mod files;
+mod guest;
+mod link;
+mod poll;
+mod sockets;
+mod transfer;
+mod waiting;
+
+pub(crate) use descriptors::newborn;
+pub use files::TreeError;
+pub(crate) use link::{Context, ExitStatus, FREEZING, Interface, Killed, MODULE};
+
+use crate::account::Meter;
+use crate::control;
+use crate::ports::Ports;
+use files::Tree;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use wire::StreamId;
+use wire::snapshot::{Descriptor, Limits, Listener, Pending, Stream, Target};
+
+/// The first reading of a process's monotonic clock. Not 0: Go's runtime takes a clock that
+/// reads 0 for a broken one.
+const MONOTONIC_ORIGIN_NS: u64 = 1_000_000_000;
+/// Bytes of all arguments and environment strings together.
+const MAX_STRING_BYTES: usize = 1 << 20;
+
+/// Kernel state that no process can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// The file tree is not one.
+    #[error(transparent)]
+    Files(#[from] TreeError),
+    /// A descriptor refers to nothing.
+    #[error("descriptor {descriptor} refers to {what}, which is not there")]
+    Descriptor {
+        /// Its number.
+        descriptor: u32,
+        /// What it should refer to.
+        what: String,
+    },
+    /// More descriptors than the limit.
+    #[error("{count} descriptors are open, but the limit is {limit}")]
+    Descriptors {
+        /// Open descriptors.
+        count: usize,
+        /// The limit.
+        limit: u32,
+    },
+    /// Two descriptors, or a descriptor and a listener's queue, share a stream.
+    #[error("stream {stream} is referred to twice")]
+    SharedStream {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A listener's queue names a stream that is not there.
+    #[error("a connection waits on stream {stream}, which is not there")]
+    Queue {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Too many or too long arguments and environment strings.
+    #[error("arguments and environment take {bytes} bytes; {MAX_STRING_BYTES} are allowed")]
+    Strings {
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// An argument or environment string that holds a zero byte.
+    #[error("an argument or environment string contains a zero byte")]
+    ZeroInString,
+}
+
+/// The kernel of one process.
+pub(crate) struct Kernel {
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    descriptors: BTreeMap<u32, Descriptor>,
+    tree: Tree,
+    listeners: Vec<String>,
+    limits: Limits,
+    generation: u64,
+    pending: Option<Pending>,
+    pub(crate) ports: Ports,
+    pub(crate) control: Arc<control::Shared>,
+    pub(crate) meter: Meter,
+    /// Monotonic time since birth, when the port's clock read `origin_ns`.
+    base_ns: u64,
+    origin_ns: u64,
+    /// Monotonic time since birth at the last freeze, while frozen.
+    frozen_ns: Option<u64>,
+}
+
+impl Kernel {
+    /// Takes the state of a snapshot over, after checking it.
+    pub(crate) fn load(
+        state: wire::snapshot::Kernel,
+        ports: Ports,
+        control: Arc<control::Shared>,
+        meter: Meter,
+    ) -> Result<Kernel, KernelError> {
+        let strings = || state.args.iter().chain(&state.env);
+        let bytes: usize = strings().map(|string| string.len() + 1).sum();
+        if bytes > MAX_STRING_BYTES {
+            return Err(KernelError::Strings { bytes });
+        }
+        if strings().any(|string| string.contains(&0)) {
+            return Err(KernelError::ZeroInString);
+        }
+        let limit = state.limits.descriptors;
+        if state.descriptors.len() > limit as usize {
+            let count = state.descriptors.len();
+            return Err(KernelError::Descriptors { count, limit });
+        }
+        let open: BTreeSet<u64> = state.descriptors.values().filter_map(inode_of).collect();
+        let tree = Tree::new(state.files, state.limits.file_bytes, &open)?;
+        check_descriptors(&state.descriptors, &tree, &state.listeners, &state.streams)?;
+        let origin_ns = ports.clock.monotonic_ns();
+        Ok(Kernel {
+            args: state.args,
+            env: state.env,
+            descriptors: state.descriptors,
+            tree,
+            listeners: state.listeners.into_iter().map(|it| it.name).collect(),
+            limits: state.limits,
+            generation: state.generation,
+            pending: state.pending,
+            ports,
+            control,
+            meter,
+            base_ns: state.monotonic_ns,
+            origin_ns,
+            frozen_ns: Some(state.monotonic_ns),
+        })
+    }
+
+    /// The state as it is written down, with what the network was sealed to.
+    pub(crate) fn save(
+        &self,
+        (listeners, streams): (Vec<Listener>, Vec<Stream>),
+    ) -> wire::snapshot::Kernel {
+        let accounts = self.meter.read();
+        wire::snapshot::Kernel {
+            args: self.args.clone(),
+            env: self.env.clone(),
+            descriptors: self.descriptors.clone(),
+            files: self.tree.save(),
+            listeners,
+            streams,
+            monotonic_ns: self.frozen_ns.unwrap_or_else(|| self.since_birth_ns()),
+            pending: self.pending.clone(),
+            generation: self.generation,
+            cpu_ns: accounts.cpu_ns,
+            freezes: accounts.freezes,
+            limits: self.limits,
+        }
+    }
+
+    /// The file tree as it is now.
+    pub(crate) fn files(&self) -> wire::snapshot::FileTree {
+        self.tree.save()
+    }
+
+    /// Notes that the process is frozen: the monotonic time that a snapshot tells is this one.
+    pub(crate) fn note_frozen(&mut self) {
+        self.frozen_ns = Some(self.since_birth_ns());
+    }
+
+    /// Notes that the process runs (again).
+    pub(crate) fn note_running(&mut self) {
+        self.frozen_ns = None;
+    }
+
+    /// Notes that a host call has completed: nothing is kept of an earlier issue of it.
+    fn completed(&mut self) {
+        self.pending = None;
+        self.ports.clock.host_call_completed();
+    }
+}
+
+fn inode_of(descriptor: &Descriptor) -> Option<u64> {
+    match descriptor.target {
+        Target::File { inode, .. } | Target::Directory { inode, .. } => Some(inode),
+        _ => None,
+    }
+}
+
+fn check_descriptors(
+    descriptors: &BTreeMap<u32, Descriptor>,
+    tree: &Tree,
+    listeners: &[Listener],
+    streams: &[Stream],
+) -> Result<(), KernelError> {
+    let known: BTreeSet<StreamId> = streams.iter().map(|stream| stream.id).collect();
+    let mut used = BTreeSet::new();
+    for &stream in listeners.iter().flat_map(|listener| &listener.queue) {
+        if !known.contains(&stream) {
+            return Err(KernelError::Queue { stream });
+        }
+        if !used.insert(stream) {
+            return Err(KernelError::SharedStream { stream });
+        }
+    }
+    for (&descriptor, state) in descriptors {
+        let (there, what) = match &state.target {
+            Target::Stdin | Target::Stdout | Target::Stderr => continue,
+            Target::File { inode, .. } => (tree.content(*inode).is_ok(), format!("file {inode}")),
+            Target::Directory { inode, .. } => {
+                (tree.is_directory(*inode), format!("directory {inode}"))
+            }
+            Target::Listener(index) => {
+                let there = usize::from(*index) < listeners.len();
+                (there, format!("listener {index}"))
+            }
+            Target::Socket(stream) => {
+                if !used.insert(*stream) {
+                    return Err(KernelError::SharedStream { stream: *stream });
+                }
+                (known.contains(stream), format!("stream {stream}"))
+            }
+        };
+        if !there {
+            return Err(KernelError::Descriptor { descriptor, what });
+        }
+    }
+    Ok(())
+}

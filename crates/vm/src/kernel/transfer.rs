@@ -1,0 +1,366 @@
+//! Reading and writing: files, standard streams, connections.
+//!
+//! A blocking read returns what is there, at least a byte; a blocking write goes on until all is
+//! written. Asked to freeze on the way, both return what they have done so far.
+
+use super::Kernel;
+use super::abi::{Call, Errno, fdflags, rights};
+use super::guest::{Buffers, Guest};
+use super::waiting::{Blocking, Step, Wait};
+use crate::ports::Io;
+use std::ops::Range;
+use wire::StreamId;
+use wire::snapshot::Target;
+
+/// Bytes that a peek looks at, at most.
+const MAX_PEEK_BYTES: usize = 1 << 16;
+
+/// The vector of buffers of a call, as the guest passes it.
+#[derive(Clone, Copy)]
+pub(super) struct Vectored {
+    pub descriptor: u32,
+    pub list: u32,
+    pub count: u32,
+    /// Where the number of bytes moved goes.
+    pub out: u32,
+}
+
+impl Vectored {
+    /// All pointers checked.
+    fn check(&self, guest: &Guest<'_>) -> Call<Buffers> {
+        guest.range(self.out, 4)?;
+        guest.buffers(self.list, self.count)
+    }
+
+    fn finish(&self, guest: &mut Guest<'_>, moved: usize) -> Call<Step> {
+        guest.write_u32(self.out, moved as u32)?;
+        Ok(Step::Done)
+    }
+}
+
+/// Where a stream of bytes comes from or goes to.
+#[derive(Clone, Copy)]
+enum Channel {
+    Stdin,
+    Output(u32),
+    Socket(StreamId),
+}
+
+impl Channel {
+    fn wait(self) -> Wait {
+        match self {
+            Channel::Socket(_) => Wait::NETWORK,
+            _ => Wait::STDIO,
+        }
+    }
+}
+
+/// What is left of `buffers` after `skip` bytes.
+fn rest(buffers: &Buffers, mut skip: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    let rest = buffers.iter().map(move |buffer| {
+        let skipped = skip.min(buffer.len());
+        skip -= skipped;
+        buffer.start + skipped..buffer.end
+    });
+    rest.filter(|buffer| !buffer.is_empty())
+}
+
+fn total(buffers: &Buffers) -> usize {
+    buffers.iter().map(Range::len).sum()
+}
+
+/// `fd_read` and `sock_recv`.
+pub(super) struct Read {
+    call: Vectored,
+    /// `sock_recv`: where its output flags go.
+    flags_out: Option<u32>,
+    peek: bool,
+    wait_all: bool,
+    moved: usize,
+}
+
+impl Read {
+    pub(super) fn new(call: Vectored) -> Read {
+        Read {
+            call,
+            flags_out: None,
+            peek: false,
+            wait_all: false,
+            moved: 0,
+        }
+    }
+
+    pub(super) fn receive(call: Vectored, peek: bool, wait_all: bool, flags_out: u32) -> Read {
+        Read {
+            call,
+            flags_out: Some(flags_out),
+            peek,
+            wait_all: wait_all && !peek,
+            moved: 0,
+        }
+    }
+
+    fn done(&self, guest: &mut Guest<'_>, moved: usize) -> Call<Step> {
+        if let Some(flags_out) = self.flags_out {
+            guest.write(flags_out, &[0, 0])?;
+        }
+        self.call.finish(guest, moved)
+    }
+
+    fn from_channel(
+        &mut self,
+        kernel: &Kernel,
+        guest: &mut Guest<'_>,
+        buffers: &Buffers,
+        channel: Channel,
+        nonblocking: bool,
+    ) -> Call<Step> {
+        let wanted = total(buffers);
+        if self.peek {
+            let mut copy = vec![0; wanted.min(MAX_PEEK_BYTES)];
+            return match read_once(kernel, channel, &mut copy, true) {
+                Io::Done(count) => {
+                    let mut copied = 0;
+                    for buffer in rest(buffers, 0) {
+                        let part = (count - copied).min(buffer.len());
+                        let target = guest.slice_mut(buffer.start..buffer.start + part)?;
+                        target.copy_from_slice(&copy[copied..copied + part]);
+                        copied += part;
+                    }
+                    self.done(guest, copied)
+                }
+                Io::Closed => self.done(guest, 0),
+                Io::Reset => Err(Errno::CONNRESET),
+                Io::Blocked if nonblocking => Err(Errno::AGAIN),
+                Io::Blocked => Ok(Step::Block(channel.wait())),
+            };
+        }
+        let mut ended = false;
+        for buffer in rest(buffers, self.moved) {
+            let length = buffer.len();
+            match read_once(kernel, channel, guest.slice_mut(buffer)?, false) {
+                Io::Done(count) => {
+                    let count = count.min(length);
+                    self.moved += count;
+                    ended = count == 0;
+                    if count < length {
+                        break;
+                    }
+                }
+                Io::Closed => {
+                    ended = true;
+                    break;
+                }
+                Io::Reset if self.moved == 0 => return Err(Errno::CONNRESET),
+                Io::Reset => {
+                    ended = true;
+                    break;
+                }
+                Io::Blocked => break,
+            }
+        }
+        let enough = match self.wait_all && !nonblocking {
+            true => self.moved == wanted,
+            false => self.moved > 0 || wanted == 0,
+        };
+        if ended || enough {
+            self.done(guest, self.moved)
+        } else if nonblocking {
+            Err(Errno::AGAIN)
+        } else {
+            Ok(Step::Block(channel.wait()))
+        }
+    }
+}
+
+fn read_once(kernel: &Kernel, channel: Channel, buffer: &mut [u8], peek: bool) -> Io {
+    match channel {
+        Channel::Stdin => kernel.ports.stdio.read(buffer),
+        Channel::Socket(stream) => kernel.ports.network.read(stream, buffer, peek),
+        Channel::Output(_) => Io::Closed,
+    }
+}
+
+impl Blocking for Read {
+    fn attempt(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Call<Step> {
+        let buffers = self.call.check(guest)?;
+        if let Some(flags_out) = self.flags_out {
+            guest.range(flags_out, 2)?;
+        }
+        let descriptor = kernel.descriptor(self.call.descriptor)?;
+        if descriptor.rights_base & rights::FD_READ == 0 {
+            return Err(Errno::BADF);
+        }
+        let nonblocking = descriptor.flags & fdflags::NONBLOCK != 0;
+        let channel = match descriptor.target {
+            Target::Stdin => Channel::Stdin,
+            Target::Socket(stream) => Channel::Socket(stream),
+            Target::File { inode, position } => {
+                let moved = read_file(kernel, guest, inode, position, &buffers)?;
+                let end = position + moved as u64;
+                kernel.set_position(self.call.descriptor, end);
+                return self.done(guest, moved);
+            }
+            Target::Directory { .. } => return Err(Errno::ISDIR),
+            Target::Listener(_) => return Err(Errno::NOTCONN),
+            Target::Stdout | Target::Stderr => return Err(Errno::BADF),
+        };
+        self.from_channel(kernel, guest, &buffers, channel, nonblocking)
+    }
+
+    fn finish(&mut self, _: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
+        let moved = self.moved;
+        (moved > 0).then(|| self.done(guest, moved).map(|_| ()))
+    }
+}
+
+fn read_file(
+    kernel: &Kernel,
+    guest: &mut Guest<'_>,
+    inode: u64,
+    position: u64,
+    buffers: &Buffers,
+) -> Call<usize> {
+    let mut moved = 0;
+    for buffer in rest(buffers, 0) {
+        let length = buffer.len();
+        let at = position.saturating_add(moved as u64);
+        let count = kernel.tree.read(inode, at, guest.slice_mut(buffer)?)?;
+        moved += count;
+        if count < length {
+            break;
+        }
+    }
+    Ok(moved)
+}
+
+/// `fd_write` and `sock_send`.
+pub(super) struct Write {
+    call: Vectored,
+    moved: usize,
+}
+
+impl Write {
+    pub(super) fn new(call: Vectored) -> Write {
+        Write { call, moved: 0 }
+    }
+
+    fn to_channel(
+        &mut self,
+        kernel: &Kernel,
+        guest: &mut Guest<'_>,
+        buffers: &Buffers,
+        channel: Channel,
+        nonblocking: bool,
+    ) -> Call<Step> {
+        for buffer in rest(buffers, self.moved) {
+            let bytes = guest.slice(buffer)?;
+            let result = match channel {
+                Channel::Output(number) => kernel.ports.stdio.write(number, bytes),
+                Channel::Socket(stream) => kernel.ports.network.write(stream, bytes),
+                Channel::Stdin => Io::Closed,
+            };
+            match result {
+                // A port that takes nothing of something is full.
+                Io::Done(count) if count > 0 => {
+                    self.moved += count.min(bytes.len());
+                    if count < bytes.len() {
+                        return self.full(guest, channel, nonblocking);
+                    }
+                }
+                Io::Done(_) | Io::Blocked => return self.full(guest, channel, nonblocking),
+                // Told at the next call, if this one has moved something.
+                Io::Reset | Io::Closed if self.moved > 0 => break,
+                Io::Reset => return Err(Errno::CONNRESET),
+                Io::Closed => return Err(Errno::PIPE),
+            }
+        }
+        self.call.finish(guest, self.moved)
+    }
+
+    fn full(&self, guest: &mut Guest<'_>, channel: Channel, nonblocking: bool) -> Call<Step> {
+        match nonblocking {
+            true if self.moved == 0 => Err(Errno::AGAIN),
+            true => self.call.finish(guest, self.moved),
+            false => Ok(Step::Block(channel.wait())),
+        }
+    }
+}
+
+impl Blocking for Write {
+    fn attempt(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Call<Step> {
+        let buffers = self.call.check(guest)?;
+        let descriptor = kernel.descriptor(self.call.descriptor)?;
+        if descriptor.rights_base & rights::FD_WRITE == 0 {
+            return Err(Errno::BADF);
+        }
+        let flags = descriptor.flags;
+        let channel = match descriptor.target {
+            Target::Stdout => Channel::Output(1),
+            Target::Stderr => Channel::Output(2),
+            Target::Socket(stream) => Channel::Socket(stream),
+            Target::File { inode, position } => {
+                let append = flags & fdflags::APPEND != 0;
+                let from = if append {
+                    kernel.tree.size(inode)
+                } else {
+                    position
+                };
+                let moved = write_file(kernel, guest, inode, from, &buffers)?;
+                let end = from.saturating_add(moved as u64);
+                kernel.set_position(self.call.descriptor, end);
+                return self.call.finish(guest, moved);
+            }
+            Target::Listener(_) => return Err(Errno::NOTCONN),
+            Target::Directory { .. } | Target::Stdin => return Err(Errno::BADF),
+        };
+        let nonblocking = flags & fdflags::NONBLOCK != 0;
+        self.to_channel(kernel, guest, &buffers, channel, nonblocking)
+    }
+
+    fn finish(&mut self, _: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
+        let moved = self.moved;
+        (moved > 0).then(|| self.call.finish(guest, moved).map(|_| ()))
+    }
+}
+
+/// All or, where there is no room, nothing.
+fn write_file(
+    kernel: &mut Kernel,
+    guest: &Guest<'_>,
+    inode: u64,
+    position: u64,
+    buffers: &Buffers,
+) -> Call<usize> {
+    let length = total(buffers);
+    if length == 0 {
+        return Ok(0);
+    }
+    let end = position.checked_add(length as u64).ok_or(Errno::FBIG)?;
+    kernel.tree.reserve(inode, end)?;
+    let mut at = position;
+    for buffer in rest(buffers, 0) {
+        let bytes = guest.slice(buffer)?;
+        kernel.tree.write(inode, at, bytes)?;
+        at += bytes.len() as u64;
+    }
+    let now = kernel.now_ns();
+    kernel.tree.touch_modified(inode, now);
+    Ok(length)
+}
+
+impl Kernel {
+    pub(super) fn fd_pread(&self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
+        let buffers = call.check(guest)?;
+        let (inode, _) = self.file(call.descriptor, rights::FD_READ)?;
+        let moved = read_file(self, guest, inode, offset, &buffers)?;
+        call.finish(guest, moved).map(|_| ())
+    }
+
+    pub(super) fn fd_pwrite(&mut self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
+        let buffers = call.check(guest)?;
+        let (inode, _) = self.file(call.descriptor, rights::FD_WRITE)?;
+        let moved = write_file(self, guest, inode, offset, &buffers)?;
+        call.finish(guest, moved).map(|_| ())
+    }
+}

@@ -1,0 +1,84 @@
+//! The flag memory: one page that compiled code polls and any thread may write.
+//!
+//! Native code polls a shared memory with atomic loads. Pulley has no atomics: there the flag is
+//! an ordinary memory, in a slot that a handle keeps alive.
+
+use super::{Slot, collect};
+use freeze::interface::{FLAG_COUNTDOWN, FLAG_REQUEST};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use wasmtime::{Extern, Memory, MemoryType, SharedMemory, Store};
+
+/// Which kind of flag memory a module imports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlagKind {
+    /// A shared memory.
+    Shared,
+    /// A plain memory.
+    Plain,
+}
+
+/// A handle on the flag memory of one instance; valid after the instance is gone, too.
+#[derive(Clone)]
+pub(crate) enum Flag {
+    Shared(SharedMemory),
+    Plain(Arc<Slot>),
+}
+
+impl Flag {
+    /// A new flag memory for an instance in `store`, and what to import it as.
+    pub(crate) fn new<T>(kind: FlagKind, store: &mut Store<T>) -> wasmtime::Result<(Flag, Extern)> {
+        match kind {
+            FlagKind::Shared => {
+                let memory = SharedMemory::new(store.engine(), MemoryType::shared(1, 1))?;
+                Ok((Flag::Shared(memory.clone()), memory.into()))
+            }
+            FlagKind::Plain => {
+                let kind = MemoryType::new(1, Some(1));
+                let (memory, slots) = collect(Vec::new(), || Memory::new(store, kind));
+                let slot = slots.into_iter().next();
+                let slot = slot.ok_or_else(|| wasmtime::Error::msg("the flag has no slot"))?;
+                Ok((Flag::Plain(slot), memory?.into()))
+            }
+        }
+    }
+
+    fn word(&self, offset: u32) -> &AtomicU32 {
+        let offset = offset as usize;
+        let (base, size): (*mut u8, usize) = match self {
+            Flag::Shared(memory) => {
+                let data = memory.data();
+                (data.as_ptr().cast_mut().cast(), data.len())
+            }
+            Flag::Plain(slot) => (slot.base(), slot.size()),
+        };
+        assert!(offset + 4 <= size, "the flag memory is a page");
+        // SAFETY: within the memory, as just checked.
+        let word = unsafe { base.add(offset) };
+        // SAFETY: the word is aligned (its offset is a multiple of 4 in a page-aligned mapping)
+        // and lives as long as `self`. Guest code reads it by an atomic load, or, in Pulley, by
+        // the interpreter's plain load of an aligned word, which the hardware does not tear; that
+        // it may come late is part of what a request is.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
+    }
+
+    /// Asks the instance to freeze at its next poll.
+    pub(crate) fn raise(&self) {
+        self.word(FLAG_REQUEST).store(1, Ordering::SeqCst);
+    }
+
+    /// Takes the request back.
+    pub(crate) fn lower(&self) {
+        self.word(FLAG_REQUEST).store(0, Ordering::SeqCst);
+    }
+
+    /// Torture: freeze at the `polls`th poll from now; 0 is never.
+    pub(crate) fn set_countdown(&self, polls: u32) {
+        self.word(FLAG_COUNTDOWN).store(polls, Ordering::SeqCst);
+    }
+
+    /// Torture: what is left of the countdown.
+    pub(crate) fn countdown(&self) -> u32 {
+        self.word(FLAG_COUNTDOWN).load(Ordering::SeqCst)
+    }
+}

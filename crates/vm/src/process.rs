@@ -1,0 +1,353 @@
+//! One process: born, running, frozen, ended.
+//!
+//! ```text
+//!   start --> Born --run--> (runs) --> Ended(Exited, Trapped, Killed)
+//!               |              |  ^
+//!               | snapshot   Frozen |  run: thawed in place
+//!               v              v  |
+//!            Snapshot <----- Frozen <--- thaw(Snapshot), tried out once
+//! ```
+//! On success, `thaw` gives a process that stands exactly where the snapshot was taken; it has
+//! rebuilt the whole stack and frozen it again, so nothing about the stack can fail later. On
+//! failure nothing has happened: no call of the kernel took effect.
+
+use crate::account::{Accounts, Meter};
+use crate::control::{Control, Shared};
+use crate::image::Image;
+use crate::kernel::{ExitStatus, Kernel, Killed};
+use crate::machine::{Machine, Part, at_once};
+use crate::memory::Budget;
+use crate::ports::Ports;
+use crate::snapshot::{ThawError, check};
+use crate::spec::Spec;
+use freeze::interface as seam;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use wire::snapshot::{FileTree, Memory, Phase, Snapshot};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The program ended with this status.
+    Exited(i32),
+    /// The program did what no program may.
+    Trapped(Trap),
+    /// It is frozen: [`Process::snapshot`] tells its state, [`Process::run`] goes on.
+    Frozen,
+    /// It was killed.
+    Killed,
+}
+
+/// What a program did wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trap {
+    /// In one line.
+    pub reason: String,
+    /// Where, function by function, as far as the module tells names.
+    pub backtrace: String,
+}
+
+impl std::fmt::Display for Trap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// No snapshot can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The process has ended, or its run was abandoned.
+    #[error("the process is not frozen: it has ended")]
+    Ended,
+    /// The instance cannot be read: a bug.
+    #[error("the frozen instance cannot be read: {0}")]
+    Instance(String),
+}
+
+/// Where a process stands between runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    Born,
+    Frozen,
+    /// A run is under way, or was abandoned half-way.
+    Running,
+    Ended(Outcome),
+}
+
+/// One process.
+pub struct Process {
+    image: Arc<Image>,
+    machine: Option<Machine>,
+    standing: Standing,
+    phase: Phase,
+    control: Arc<Shared>,
+    meter: Meter,
+    ports: Ports,
+    sealed: bool,
+}
+
+impl Process {
+    /// Starts a program: thaws its birth snapshot. It runs when [`Process::run`] is polled.
+    pub fn start(image: &Arc<Image>, spec: &Spec, ports: Ports) -> Result<Process, ThawError> {
+        Process::thaw(image, image.birth(spec), ports)
+    }
+
+    /// Makes a process of a snapshot, after checking it against the image. The sockets in `ports`
+    /// are to be those of the snapshot. Waits for the thaw module, if it is needed.
+    pub fn thaw(
+        image: &Arc<Image>,
+        snapshot: Snapshot,
+        ports: Ports,
+    ) -> Result<Process, ThawError> {
+        check(image, &snapshot)?;
+        let engine = |error: wasmtime::Error| ThawError::Engine(format!("{error:#}"));
+        let Snapshot {
+            phase,
+            frames,
+            globals,
+            memories,
+            kernel,
+            ..
+        } = snapshot;
+        let part = match phase {
+            Phase::Born => Part::Run,
+            Phase::Start | Phase::Main => Part::Thaw,
+        };
+        image.part(part)?;
+        let control = Arc::new(Shared::default());
+        let budget = Arc::new(Budget::new(kernel.limits.memory_bytes));
+        let meter = Meter::new(kernel.cpu_ns, kernel.freezes, budget);
+        let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
+        let mut machine = Machine::new(image, part, kernel, Vec::new()).map_err(engine)?;
+        machine.map_image(image).map_err(engine)?;
+        machine.apply(&memories).map_err(engine)?;
+        machine.set_globals(&globals).map_err(engine)?;
+        control.attach(machine.flag.clone());
+        let standing = match part {
+            Part::Run => Standing::Born,
+            Part::Thaw => {
+                machine.set_frames(&frames).map_err(engine)?;
+                rehearse(&mut machine, &control, &frames)?;
+                Standing::Frozen
+            }
+        };
+        Ok(Process {
+            image: Arc::clone(image),
+            machine: Some(machine),
+            standing,
+            phase,
+            control,
+            meter,
+            ports,
+            sealed: false,
+        })
+    }
+
+    /// A handle to ask it to freeze or to end.
+    pub fn control(&self) -> Control {
+        self.control.control()
+    }
+
+    /// A handle to read its accounts while it runs.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// What it has consumed so far.
+    pub fn accounts(&self) -> Accounts {
+        self.meter.read()
+    }
+
+    /// Bytes of linear memory that it has.
+    pub fn memory_bytes(&self) -> u64 {
+        self.meter.read().memory_bytes
+    }
+
+    /// The image it is a process of.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Its file tree; nothing while a run is under way.
+    pub fn files(&self) -> Option<FileTree> {
+        self.machine
+            .as_ref()
+            .map(|machine| machine.kernel().files())
+    }
+
+    /// Runs until the program ends or the process is frozen or killed. After `Frozen` it may be
+    /// run again and goes on in place; after anything else it says the same again. A future that
+    /// is dropped half-way kills the process.
+    pub async fn run(&mut self) -> Outcome {
+        let standing = std::mem::replace(&mut self.standing, Standing::Running);
+        let born = match standing {
+            Standing::Ended(outcome) => {
+                self.standing = Standing::Ended(outcome.clone());
+                return outcome;
+            }
+            Standing::Running => return self.end(Outcome::Killed),
+            Standing::Born => true,
+            Standing::Frozen => false,
+        };
+        if self.control.killed() {
+            return self.end(Outcome::Killed);
+        }
+        if self.sealed {
+            self.ports.network.unseal();
+            self.sealed = false;
+        }
+        let clock = Arc::clone(&self.ports.clock);
+        let meter = self.meter.clone();
+        let result = {
+            let mut steps = pin!(self.steps(born));
+            poll_fn(|cx| {
+                meter.begin_slice(clock.thread_cpu_ns());
+                let poll = steps.as_mut().poll(cx);
+                meter.end_slice(clock.thread_cpu_ns());
+                poll
+            })
+            .await
+        };
+        match result {
+            Ok(true) if self.control.killed() => self.end(Outcome::Killed),
+            Ok(true) => {
+                self.control.frozen();
+                self.meter.count_freeze();
+                if let Some(machine) = &mut self.machine {
+                    machine.kernel_mut().note_frozen();
+                }
+                self.standing = Standing::Frozen;
+                Outcome::Frozen
+            }
+            Ok(false) => self.end(Outcome::Exited(0)),
+            Err(error) => match error.downcast_ref::<ExitStatus>() {
+                Some(ExitStatus(status)) => self.end(Outcome::Exited(*status)),
+                None if error.is::<Killed>() => self.end(Outcome::Killed),
+                None => self.end(Outcome::Trapped(trap(&error))),
+            },
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Outcome {
+        self.standing = Standing::Ended(outcome.clone());
+        outcome
+    }
+
+    /// Runs from where the process stands. `Ok(true)`: it froze; `Ok(false)`: it came to its end.
+    async fn steps(&mut self, born: bool) -> wasmtime::Result<bool> {
+        let image = Arc::clone(&self.image);
+        if !born {
+            self.move_to_thaw_module()?;
+        }
+        let machine = self.machine.as_mut();
+        let machine = machine.ok_or_else(|| wasmtime::Error::msg("the instance is gone"))?;
+        machine.kernel_mut().note_running();
+        let mut function = match born {
+            false => machine.clone_of_outermost()?,
+            true if image.artefact().interface.start => {
+                self.phase = Phase::Start;
+                machine.export(seam::START)?
+            }
+            true => {
+                self.phase = Phase::Main;
+                machine.export(image.entry())?
+            }
+        };
+        loop {
+            if machine.call(function).await? {
+                return Ok(true);
+            }
+            if self.phase != Phase::Start {
+                return Ok(false);
+            }
+            self.phase = Phase::Main;
+            function = machine.export(image.entry())?;
+        }
+    }
+
+    /// An instance of the run module cannot rebuild a stack: one of the thaw module takes its
+    /// memories over.
+    fn move_to_thaw_module(&mut self) -> wasmtime::Result<()> {
+        let Some(mut machine) = self.machine.take_if(|machine| machine.part == Part::Run) else {
+            return Ok(());
+        };
+        let globals = machine.globals()?;
+        let frames = machine.frames()?.len();
+        let (kernel, slots) = machine.take_apart();
+        let mut machine = Machine::new(&self.image, Part::Thaw, kernel, slots)?;
+        machine.set_globals(&globals)?;
+        machine.set_sp(frames)?;
+        self.control.attach(machine.flag.clone());
+        self.machine = Some(machine);
+        Ok(())
+    }
+
+    /// The state of the process, which is frozen or not yet born. Seals its sockets: until it runs
+    /// again, nothing is acknowledged or sent. May be called any number of times.
+    pub fn snapshot(&mut self) -> Result<Snapshot, SnapshotError> {
+        let phase = match self.standing {
+            Standing::Born => Phase::Born,
+            Standing::Frozen => self.phase,
+            _ => return Err(SnapshotError::Ended),
+        };
+        let machine = self.machine.as_mut().ok_or(SnapshotError::Ended)?;
+        let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
+        let globals = machine.globals().map_err(failed)?;
+        let frames = machine.frames().map_err(failed)?.to_vec();
+        let pages = self.image.pages().iter();
+        let memories = machine.memory_bytes().zip(pages);
+        let memories = memories.map(|(bytes, image)| Memory::from_bytes(bytes, image.bytes()));
+        let memories = memories.collect();
+        let network = self.ports.network.seal();
+        self.sealed = true;
+        Ok(Snapshot {
+            image: self.image.id(),
+            artefact: self.image.artefact_id(),
+            phase,
+            frames,
+            globals,
+            memories,
+            kernel: machine.kernel().save(network),
+        })
+    }
+
+    /// Torture: freeze at the `polls`th poll or the `calls`th host call from now; 0 is never.
+    pub(crate) fn arm(&mut self, polls: u32, calls: u64) {
+        self.control.freeze_at_host_call(calls);
+        if let Some(machine) = &self.machine {
+            machine.flag.set_countdown(polls);
+        }
+    }
+
+    /// Torture: what is left of the countdown of polls.
+    pub(crate) fn polls_left(&self) -> u32 {
+        let machine = self.machine.as_ref();
+        machine.map_or(0, |machine| machine.flag.countdown())
+    }
+}
+
+/// Rebuilds the stack and freezes it at once, to see that it can be done. It must come out as it
+/// was; no call of the kernel takes effect, since a freeze that is asked for wins over the call.
+fn rehearse(machine: &mut Machine, control: &Arc<Shared>, frames: &[u8]) -> Result<(), ThawError> {
+    let failed = |error: wasmtime::Error| ThawError::Rebuild(trap(&error).reason);
+    let clone = machine.clone_of_outermost().map_err(failed)?;
+    control.control().freeze();
+    let frozen = at_once(machine.call(clone)).map_err(failed)?;
+    control.frozen();
+    if !frozen {
+        return Err(ThawError::Rebuild("it ran to its end".to_owned()));
+    }
+    if machine.frames().map_err(failed)? != frames {
+        return Err(ThawError::Rebuild("it came out different".to_owned()));
+    }
+    Ok(())
+}
+
+fn trap(error: &wasmtime::Error) -> Trap {
+    let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>();
+    Trap {
+        reason: error.root_cause().to_string(),
+        backtrace: backtrace.map(ToString::to_string).unwrap_or_default(),
+    }
+}
