@@ -1,10 +1,11 @@
 //! JSON types of the HTTP API (`/v1/…`), spoken by the command line and by programs.
 
+pub mod run_body;
+
 use crate::{Epoch, ImageId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
 
-/// What to run. `POST /v1/processes` takes a `RunRequest` as JSON in the header-like first line of
-/// its body (see the daemon's API documentation), followed by the module.
+/// What to run. `POST /v1/processes` takes it in front of the module: see [`run_body`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunSpec {
@@ -167,6 +168,22 @@ pub struct MoveReport {
     pub frozen_ms: f64,
     /// From the command to that report, in milliseconds.
     pub total_ms: f64,
+}
+
+/// `GET /v1/version`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The release.
+    pub version: String,
+    /// The node that answers.
+    pub node: NodeId,
+}
+
+/// `GET /v1/ticket`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// What a new node needs to join; whoever has it can.
+    pub ticket: String,
 }
 
 /// The body of every answer that is not a success.

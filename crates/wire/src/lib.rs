@@ -1,6 +1,7 @@
 //! Ids, epochs, frames, snapshot format and API types: the only place where bytes become meaning.
 
 pub mod api;
+pub mod checkpoint;
 pub mod control;
 pub mod directory;
 pub mod frame;

@@ -24,11 +24,13 @@
 //! ```text
 //! Control   wire::control::Control, both ways, until the connection ends
 //! Streams   wire::frame::StreamFrame, both ways, until the connection ends
-//! Bulk      one BulkHeader from the caller, then that many raw bytes, then the connection ends
+//! Bulk      from the caller any number of parts, then the connection ends;
+//!           a part is one BulkHeader, then that many raw bytes
 //! Api       raw bytes: an HTTP request forwarded to this node, and its response
 //! Join      one Join from the caller, one JoinReply back, then the connection ends
 //! ```
 
+use crate::api::ListenerInfo;
 use crate::control::Member;
 use crate::frame::MAX_DATA;
 use crate::{MoveId, NodeId};
@@ -133,7 +135,7 @@ pub enum LinkKind {
     Control,
     /// Frames of client streams.
     Streams,
-    /// One image or snapshot.
+    /// The image and the snapshot of one move.
     Bulk,
     /// One forwarded API request.
     Api,
@@ -395,9 +397,27 @@ pub enum BulkKind {
     Image,
     /// A snapshot, encoded.
     Snapshot,
+    /// A [`Luggage`], encoded as a message is. Comes before the snapshot.
+    Luggage,
+    /// The end of what the process has written, as the API's log frames. Comes after the snapshot.
+    Log,
 }
 
-/// The first message on a bulk link; `length` raw bytes follow.
+/// What a node knows of a process that is no state of the process itself, and goes along when it
+/// moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Luggage {
+    /// Where its clients connect.
+    pub listeners: Vec<ListenerInfo>,
+    /// When it was first started, in nanoseconds since 1970.
+    pub born_ns: u64,
+    /// Times it was moved, this one included.
+    pub moves: u64,
+    /// Bytes of log frames that it has written since it was born.
+    pub log_end: u64,
+}
+
+/// Says what the next part on a bulk link is; `length` raw bytes follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkHeader {
     /// The move that it is for.
@@ -407,7 +427,8 @@ pub struct BulkHeader {
     /// How many bytes of it. The receiver compares this with its limit before it allocates.
     pub length: u64,
     /// What the bytes must hash to. For an image BLAKE3 over all of them, so its id. For a snapshot
-    /// the checksum in its header, which its decoder verifies: no need to hash it twice.
+    /// the checksum in its header, which its decoder verifies: no need to hash it twice. For the
+    /// rest zeros: the link protects them.
     pub digest: [u8; 32],
 }
 
