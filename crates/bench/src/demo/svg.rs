@@ -77,6 +77,7 @@ fn draw(curve: &Curve, title: &str) -> Result<String, Box<dyn std::error::Error>
             .legend(|(x, y)| key(x, y, MEDIAN));
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .border_style(RGBColor(200, 200, 200))
             .draw()?;
