@@ -2,7 +2,8 @@
 //!
 //! An operation that changes a record is decided, stored, and only then committed and answered.
 //! Meanwhile other changes of the same record or name wait their turn, in order; reads see what
-//! is committed. Answers to changes are remembered for a while per asker: asking again under the
+//! is committed. A list also waits for the changes that its asker has in hand, so that a node that
+//! was restarted sees all that its earlier life has done. Answers to changes are remembered for a while per asker: asking again under the
 //! same number gives the same answer and changes nothing.
 
 use overlay::directory::{Change, Directory};
@@ -66,8 +67,7 @@ impl Server {
 
     /// A question came; only members' questions are brought here.
     pub(crate) fn handle_ask(&mut self, from: NodeId, request: u64, operation: Operation) {
-        let touches = touches(&operation);
-        if touches.is_none() {
+        if matches!(operation, Operation::Get(_)) {
             let (answer, _) = self.directory.decide(&operation);
             self.answer(from, request, answer);
             return;
@@ -135,6 +135,16 @@ impl Server {
         let mut still_waiting = VecDeque::new();
         for waiting in std::mem::take(&mut self.waiting) {
             let Some((process, name)) = touches(&waiting.operation) else {
+                let mut earlier = still_waiting.iter().map(|w: &Waiting| w.from);
+                let mut storing = self.storing.values().map(|s| s.waiting.from);
+                if earlier.any(|from| from == waiting.from)
+                    || storing.any(|from| from == waiting.from)
+                {
+                    still_waiting.push_back(waiting);
+                } else {
+                    let (answer, _) = self.directory.decide(&waiting.operation);
+                    self.answer(waiting.from, waiting.request, answer);
+                }
                 continue;
             };
             let name = name.map(str::to_owned);
@@ -300,6 +310,19 @@ mod tests {
             answers[..],
             [(3, Answer::Done(_)), (4, Answer::Conflict(_))]
         ));
+    }
+
+    #[test]
+    fn a_list_shows_all_that_its_asker_has_asked_for_before() {
+        let mut server = server();
+        server.handle_ask(ME, 1, create(1, "a"));
+        server.handle_ask(ME, 2, Operation::List);
+        server.handle_ask(NodeId([2; 32]), 3, Operation::List);
+        let (answers, tickets) = outputs(&mut server);
+        assert_eq!(answers, [(3, Answer::Records(Vec::new()))]);
+        server.handle_stored(tickets[0], Ok(()));
+        let (answers, _) = outputs(&mut server);
+        assert!(matches!(&answers[..], [_, (2, Answer::Records(all))] if all.len() == 1));
     }
 
     #[test]

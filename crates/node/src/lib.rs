@@ -37,7 +37,7 @@ use processes::Processes;
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Control, Member};
-use wire::directory::{Answer, Operation, Record};
+use wire::directory::{Answer, Claim, Operation, Record};
 use wire::{MoveId, NodeId, ProcessId};
 
 /// What an answer of the directory is for.
@@ -60,11 +60,11 @@ enum Purpose {
     /// `Remove`: the record as it is.
     Inspect { token: Token, process: ProcessId },
     /// `Remove`: the record's end.
-    Forget { token: Token, process: ProcessId },
+    Forget { token: Token, record: Record },
     /// All records, to find those of this node that nobody runs.
     Survey,
-    /// The end of one of those.
-    Leftover,
+    /// The end of one of those, under this claim.
+    Leftover(Claim),
 }
 
 /// One machine's decisions. See the crate's documentation.
@@ -358,15 +358,17 @@ impl Node {
                 self.reply(token, reply);
             }
             Purpose::Inspect { token, process } => match answer {
-                Some(Answer::Done(record)) => self.forget(now, token, &record),
+                Some(Answer::Done(record)) => self.forget(now, token, record),
                 other => {
                     let failure = not_answered(other, process);
                     self.reply(token, Reply::Failed(failure));
                 }
             },
-            Purpose::Forget { token, process } => {
+            Purpose::Forget { token, record } => {
+                let process = record.process;
                 let reply = match answer {
-                    Some(Answer::Done(record)) => Reply::Removed(record),
+                    // Unknown: done before the directory's node was restarted.
+                    Some(Answer::Done(_) | Answer::Unknown) => Reply::Removed(record),
                     Some(Answer::Conflict(record)) => Reply::Failed(Failure::OwnerAlive {
                         process,
                         owner: record.claim.owner,
@@ -380,12 +382,12 @@ impl Node {
                     self.handle_survey(now, records);
                 }
             }
-            Purpose::Leftover => self.handle_leftover_removed(now),
+            Purpose::Leftover(claim) => self.handle_leftover(now, claim, answer),
         }
     }
 
     /// Removes the record of a process that nobody runs, as far as can be known from here.
-    fn forget(&mut self, now: Duration, token: Token, record: &Record) {
+    fn forget(&mut self, now: Duration, token: Token, record: Record) {
         let (process, owner) = (record.process, record.claim.owner);
         let lost = match self.membership.health(owner) {
             _ if owner == self.id() => !self.is_here(process),
@@ -400,7 +402,7 @@ impl Node {
             process,
             expect: record.claim,
         };
-        self.ask_for(now, token, operation, Purpose::Forget { token, process });
+        self.ask_for(now, token, operation, Purpose::Forget { token, record });
     }
 
     /// Asks for a command, which gets a reply when patience ends.

@@ -302,23 +302,28 @@ impl Node {
 
     pub(crate) fn handle_survey(&mut self, now: Duration, records: Vec<Record>) {
         for record in records {
-            if record.claim.owner != self.id() || self.is_here(record.process) {
-                continue;
-            }
-            let was_run = record.claim.attempt > 0;
-            let due = match was_run {
-                true => now,
-                false => now + self.config.grant_grace,
-            };
-            let leftovers = &mut self.processes.leftovers;
-            if !leftovers
-                .iter()
-                .any(|(_, p, c)| (*p, *c) == (record.process, record.claim))
-            {
-                leftovers.push_back((due, record.process, record.claim));
-            }
+            self.note_leftover(now, &record);
         }
         self.remove_leftovers(now);
+    }
+
+    fn note_leftover(&mut self, now: Duration, record: &Record) {
+        let (process, claim) = (record.process, record.claim);
+        if claim.owner != self.id() || self.is_here(process) {
+            return;
+        }
+        let was_run = claim.attempt > 0;
+        let due = match was_run {
+            true => now,
+            false => now + self.config.grant_grace,
+        };
+        let leftovers = &mut self.processes.leftovers;
+        if !leftovers
+            .iter()
+            .any(|(_, p, c)| (*p, *c) == (process, claim))
+        {
+            leftovers.push_back((due, process, claim));
+        }
     }
 
     pub(crate) fn remove_leftovers(&mut self, now: Duration) {
@@ -333,13 +338,21 @@ impl Node {
             }
             self.processes.removing_leftovers += 1;
             let operation = Operation::Remove { process, expect };
-            self.ask(now, operation, Purpose::Leftover, Patience::UntilDone);
+            let purpose = Purpose::Leftover(expect);
+            self.ask(now, operation, purpose, Patience::UntilDone);
         }
     }
 
-    pub(crate) fn handle_leftover_removed(&mut self, now: Duration) {
+    pub(crate) fn handle_leftover(&mut self, now: Duration, claim: Claim, answer: Option<Answer>) {
         let removing = &mut self.processes.removing_leftovers;
         *removing = removing.saturating_sub(1);
+        match answer {
+            // A target that stood by for the earlier life has raised the attempt.
+            Some(Answer::Conflict(record)) if same_reign(record.claim, claim) => {
+                self.note_leftover(now, &record);
+            }
+            _ => (),
+        }
         self.remove_leftovers(now);
     }
 }

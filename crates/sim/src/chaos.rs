@@ -94,8 +94,7 @@ fn act(world: &mut World, random: &mut fastrand::Rng) {
             let recorded: Vec<ProcessId> = directory.store.keys().copied().collect();
             if !recorded.is_empty() {
                 let process = recorded[random.usize(0..recorded.len())];
-                let text = format!("remove {process}");
-                world.command(host, &text, |token| Event::Remove { token, process });
+                world.remove(host, process);
             }
         }
         (29..=31, _) => {

@@ -156,6 +156,8 @@ pub struct World {
     network: Network,
     queue: BTreeMap<(Duration, u64), Happening>,
     serial: u64,
+    /// Processes whose removal was commanded.
+    removals: BTreeSet<ProcessId>,
     pending: BTreeMap<Token, (usize, u64, String)>,
     next_token: Token,
     violation: Option<String>,
@@ -182,6 +184,7 @@ impl World {
             network: Network::default(),
             queue: BTreeMap::new(),
             serial: 0,
+            removals: BTreeSet::new(),
             pending: BTreeMap::new(),
             next_token: 1,
             violation: None,
@@ -282,10 +285,10 @@ impl World {
         host.arrivals.clear();
         for half_done in std::mem::take(&mut host.writes) {
             if self.random.bool() {
-                write(&mut host.store, &half_done.change);
+                self.persist(index, &half_done.change);
             }
         }
-        let life = host.life;
+        let life = self.hosts[index].life;
         self.pending
             .retain(|_, (at, then, _)| (*at, *then) != (index, life));
         for peer in 0..self.hosts.len() {
@@ -381,6 +384,13 @@ impl World {
             artefact: ArtefactId::default(),
             memory_bytes: 1 << 20,
         })
+    }
+
+    /// Commands the removal of a record.
+    pub fn remove(&mut self, index: usize, process: ProcessId) -> Token {
+        self.removals.insert(process);
+        let text = format!("remove {process}");
+        self.command(index, &text, |token| Event::Remove { token, process })
     }
 
     /// Lets a running process end by itself.
@@ -734,7 +744,7 @@ impl World {
         let result = if fails {
             Err("the disk is full".to_owned())
         } else {
-            write(&mut host.store, &done.change);
+            self.persist(index, &done.change);
             Ok(())
         };
         if result.is_ok() {
@@ -742,6 +752,16 @@ impl World {
             self.trace(index, || format!("has written {change:?}"));
         }
         self.tell(index, Event::Stored { ticket, result });
+    }
+
+    fn persist(&mut self, index: usize, change: &node::Change) {
+        if let node::Change::Delete(process) = change
+            && self.removals.contains(process)
+        {
+            self.ledger
+                .excuse(*process, || "it was removed by command".to_owned());
+        }
+        write(&mut self.hosts[index].store, change);
     }
 
     // ----- model processes -----
