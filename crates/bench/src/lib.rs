@@ -1,3 +1,12 @@
 //! Every figure of the specification.
 
+mod catalogue;
 pub mod demo;
+mod freeze;
+mod harness;
+mod overhead;
+mod progress;
+mod report;
+mod stats;
+
+pub use catalogue::{BENCHES, Bench, Options, run};

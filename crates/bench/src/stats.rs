@@ -113,7 +113,12 @@ mod tests {
 
     #[test]
     fn a_far_point_that_is_a_little_off_does_not_move_the_base() {
-        let line = fit_line(&[(1.0, 10.0), (10.0, 19.0), (100.0, 109.0), (10000.0, 12000.0)]);
+        let line = fit_line(&[
+            (1.0, 10.0),
+            (10.0, 19.0),
+            (100.0, 109.0),
+            (10000.0, 12000.0),
+        ]);
         assert!((line.base - 9.0).abs() < 1.5, "{line:?}");
     }
 }

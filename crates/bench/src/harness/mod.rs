@@ -18,13 +18,12 @@ mod programs;
 mod request;
 mod traffic;
 
-pub(crate) use clock::CpuTime;
-pub(crate) use compiled::{Compiled, engine};
+pub(crate) use compiled::{Compiled, Freezable, engine};
 pub(crate) use host::Observer;
-pub(crate) use instance::{Call, End, Instance};
+pub(crate) use instance::{End, Instance, Outcome};
 pub(crate) use layout::layout;
 pub(crate) use machine::Machine;
-pub(crate) use programs::{Program, Skipped, Work, programs};
+pub(crate) use programs::{Program, Skipped, Work, programs, third_party_folder};
 pub(crate) use request::Requester;
 
 use std::thread;
@@ -69,7 +68,9 @@ pub(crate) enum Error {
         got: String,
     },
     /// It ended before it could be frozen, again and again.
-    #[error("{program}: it could not be frozen in time in {attempts} attempts; is the machine idle?")]
+    #[error(
+        "{program}: it could not be frozen in time in {attempts} attempts; is the machine idle?"
+    )]
     NeverFrozen {
         /// The program.
         program: String,
@@ -99,7 +100,9 @@ pub(crate) fn engine_error(doing: impl Into<String>) -> impl FnOnce(wasmtime::Er
 pub(crate) const GUEST_STACK_BYTES: usize = 48 << 20;
 
 /// Runs `body` on a thread with stack enough for [`GUEST_STACK_BYTES`] and the host's own needs.
-pub(crate) fn with_stack<T: Send>(body: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+pub(crate) fn with_stack<T: Send>(
+    body: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name("bench guest".into())

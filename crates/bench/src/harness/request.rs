@@ -8,7 +8,7 @@ use super::{Error, engine_error};
 use freeze::interface;
 use wasm_encoder::{
     CodeSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection,
-    MemArg, MemoryType, Module, TypeSection, ValType,
+    MemArg, MemArgTarget, MemoryType, Module, TypeSection, ValType,
 };
 use wasmtime::{Engine, Instance, SharedMemory, Store, TypedFunc};
 
@@ -64,7 +64,8 @@ fn setter() -> Vec<u8> {
     let word = MemArg {
         offset: u64::from(interface::FLAG_REQUEST),
         align: 2,
-        memory_index: 0,
+        target: MemArgTarget::Memory(0),
+        ordering: None,
     };
     set.instructions()
         .i32_const(0)

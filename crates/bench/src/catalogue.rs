@@ -1,0 +1,133 @@
+//! `limosa bench`: the list of benches, and how one is run.
+
+use crate::{freeze, harness, overhead};
+use std::io::{self, Write};
+
+/// How to run a bench.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Print one JSON object instead of a table.
+    pub json: bool,
+    /// Measure less, in half a minute at most.
+    pub quick: bool,
+}
+
+/// A bench that can be run by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Bench {
+    /// Its name.
+    pub name: &'static str,
+    /// What it measures, in one line.
+    pub about: &'static str,
+    measure: fn(Options) -> Result<Printed, harness::Error>,
+}
+
+/// What a bench has to say.
+struct Printed {
+    out: String,
+    skipped: Vec<harness::Skipped>,
+}
+
+/// All benches.
+pub const BENCHES: [Bench; 2] = [
+    Bench {
+        name: "overhead",
+        about: "run time of freezable programs over the same in plain Wasmtime",
+        measure: |options| {
+            let report = overhead::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "freeze",
+        about: "time from request to frozen; capture and thaw per frame; snapshot as bytes",
+        measure: |options| {
+            let report = freeze::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+];
+
+fn printed(
+    options: Options,
+    json: Result<String, serde_json::Error>,
+    text: String,
+    skipped: Vec<harness::Skipped>,
+) -> Result<Printed, harness::Error> {
+    let out = match json {
+        Ok(json) if options.json => json + "\n",
+        Err(error) if options.json => {
+            return Err(harness::Error::System {
+                doing: "cannot write the figures as JSON",
+                error: error.into(),
+            });
+        }
+        _ => text,
+    };
+    Ok(Printed { out, skipped })
+}
+
+/// Runs the bench of this name, or lists all if there is none. Figures go to standard output,
+/// everything else to standard error.
+///
+/// Returns the exit code: 0 if there are figures, whether they keep their bars or not; 1 if it
+/// failed, or the figures could not be written; 2 if there is no such bench.
+pub fn run(name: Option<&str>, options: Options) -> u8 {
+    let text = match name {
+        None => list(),
+        Some(name) => {
+            let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+                eprintln!(
+                    "limosa bench: there is no bench {name:?}; there are:\n{}",
+                    list()
+                );
+                return 2;
+            };
+            match (bench.measure)(options) {
+                Ok(printed) => {
+                    for skipped in &printed.skipped {
+                        eprintln!("{} was skipped: {}", skipped.name, skipped.reason);
+                    }
+                    printed.out
+                }
+                Err(error) => {
+                    eprintln!("limosa bench {name}: {error}");
+                    return 1;
+                }
+            }
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        // The reader had enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            eprintln!("limosa bench: cannot write the figures: {error}");
+            1
+        }
+    }
+}
+
+fn list() -> String {
+    let lines = BENCHES
+        .iter()
+        .map(|bench| format!("{:<10} {}\n", bench.name, bench.about));
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_bench_is_a_usage_error() {
+        assert_eq!(run(Some("speed"), Options::default()), 2);
+    }
+
+    #[test]
+    fn every_bench_is_listed_on_a_line_of_its_own() {
+        let list = list();
+        assert_eq!(list.lines().count(), BENCHES.len());
+        assert!(list.starts_with("overhead "));
+    }
+}

@@ -1,0 +1,202 @@
+//! The figures of `bench freeze`, for programs and for people.
+
+use super::depth::Depths;
+use super::latency::Latencies;
+use super::snapshot::{Coding, MIB};
+use crate::harness::{Machine, Skipped};
+use crate::report::{rounded, table};
+use crate::stats::{Line, percentile};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// All figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Over the freezes of all programs.
+    pub request_to_frozen_us: Spread,
+    /// Freezing a stack.
+    pub capture: Cost,
+    /// Thawing a stack.
+    pub thaw: Cost,
+    /// A snapshot as bytes.
+    pub snapshot: SnapshotCost,
+    /// The programs.
+    pub rows: Vec<Row>,
+    /// The recursion by its depth.
+    pub depths: Vec<DepthRow>,
+    /// Programs that were not there.
+    pub skipped: Vec<Skipped>,
+    /// On what.
+    pub machine: Machine,
+}
+
+/// How times are spread, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Spread {
+    #[serde(serialize_with = "rounded")]
+    pub p50: f64,
+    #[serde(serialize_with = "rounded")]
+    pub p99: f64,
+    #[serde(serialize_with = "rounded")]
+    pub max: f64,
+}
+
+impl Spread {
+    fn of(microseconds: &[f64]) -> Spread {
+        Spread {
+            p50: percentile(microseconds, 50.0),
+            p99: percentile(microseconds, 99.0),
+            max: percentile(microseconds, 100.0),
+        }
+    }
+}
+
+/// What a stack costs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Cost {
+    /// However small it is, in microseconds.
+    #[serde(serialize_with = "rounded")]
+    pub base_us: f64,
+    /// For each frame, in nanoseconds.
+    #[serde(serialize_with = "rounded")]
+    pub ns_per_frame: f64,
+}
+
+impl Cost {
+    fn of(line: Line) -> Cost {
+        Cost {
+            base_us: line.base,
+            ns_per_frame: line.slope * 1e3,
+        }
+    }
+}
+
+/// What a snapshot costs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SnapshotCost {
+    /// Memory in it, in MiB.
+    pub memory_mib: usize,
+    /// Its length.
+    pub bytes: usize,
+    #[serde(serialize_with = "rounded")]
+    pub encode_ms: f64,
+    #[serde(serialize_with = "rounded")]
+    pub decode_ms: f64,
+}
+
+/// A program.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub name: &'static str,
+    /// How often it was frozen.
+    pub freezes: usize,
+    pub request_to_frozen_us: Spread,
+}
+
+/// The recursion at one depth.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct DepthRow {
+    pub frames: usize,
+    /// Bytes of all its frames.
+    pub bytes: usize,
+    #[serde(serialize_with = "rounded")]
+    pub capture_us: f64,
+    #[serde(serialize_with = "rounded")]
+    pub thaw_us: f64,
+}
+
+impl Report {
+    pub(super) fn new(
+        latencies: Vec<Latencies>,
+        depths: Depths,
+        coding: Coding,
+        skipped: Vec<Skipped>,
+        machine: Machine,
+    ) -> Report {
+        let all: Vec<f64> = latencies
+            .iter()
+            .flat_map(|program| program.microseconds.iter().copied())
+            .collect();
+        let rows = latencies.iter().map(|program| Row {
+            name: program.name,
+            freezes: program.microseconds.len(),
+            request_to_frozen_us: Spread::of(&program.microseconds),
+        });
+        let depth_rows = depths.rows.iter().map(|row| DepthRow {
+            frames: row.frames,
+            bytes: row.frame_bytes,
+            capture_us: row.capture_us,
+            thaw_us: row.thaw_us,
+        });
+        Report {
+            request_to_frozen_us: Spread::of(&all),
+            capture: Cost::of(depths.capture),
+            thaw: Cost::of(depths.thaw),
+            snapshot: SnapshotCost {
+                memory_mib: MIB,
+                bytes: coding.bytes,
+                encode_ms: coding.encode_ms,
+                decode_ms: coding.decode_ms,
+            },
+            rows: rows.collect(),
+            depths: depth_rows.collect(),
+            skipped,
+            machine,
+        }
+    }
+
+    /// One JSON object.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// Tables, and what they come to.
+    pub fn text(&self) -> String {
+        let mut programs = table(&["program", "freezes", "p50 µs", "p99 µs", "max µs"]);
+        let line = |name: &str, freezes: usize, spread: &Spread| {
+            let time = |us: f64| format!("{us:.1}");
+            let (p50, p99, max) = (time(spread.p50), time(spread.p99), time(spread.max));
+            [name.to_owned(), freezes.to_string(), p50, p99, max]
+        };
+        for row in &self.rows {
+            programs.add_row(line(row.name, row.freezes, &row.request_to_frozen_us));
+        }
+        let freezes = self.rows.iter().map(|row| row.freezes).sum();
+        programs.add_row(line("all", freezes, &self.request_to_frozen_us));
+        let mut depths = table(&["frames", "bytes", "capture µs", "thaw µs"]);
+        for row in &self.depths {
+            depths.add_row([
+                row.frames.to_string(),
+                row.bytes.to_string(),
+                format!("{:.1}", row.capture_us),
+                format!("{:.1}", row.thaw_us),
+            ]);
+        }
+        let mut text = format!("From the request to the frozen program\n{programs}\n\n");
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "Freezing and thawing a stack\n{depths}\n");
+        for (what, cost) in [("capture", self.capture), ("thaw", self.thaw)] {
+            let Cost {
+                base_us,
+                ns_per_frame,
+            } = cost;
+            let _ = writeln!(
+                text,
+                "{what:<10}{base_us:.1} µs + {ns_per_frame:.1} ns per frame"
+            );
+        }
+        let SnapshotCost {
+            memory_mib,
+            encode_ms,
+            decode_ms,
+            ..
+        } = self.snapshot;
+        let _ = writeln!(
+            text,
+            "snapshot  of {memory_mib} MiB: {encode_ms:.2} ms to bytes, {decode_ms:.2} ms back"
+        );
+        text += &self.machine.describe();
+        text.push('\n');
+        text
+    }
+}
