@@ -102,6 +102,11 @@ impl Shared {
         self.host_calls.store(calls, Ordering::Relaxed);
     }
 
+    /// Torture: what is left of the countdown of host calls.
+    pub(crate) fn host_calls_left(&self) -> u64 {
+        self.host_calls.load(Ordering::Relaxed)
+    }
+
     /// Counts a host call that may freeze.
     pub(crate) fn enter_host_call(&self) {
         let left = self.host_calls.load(Ordering::Relaxed);

@@ -10,7 +10,7 @@
 
 use crate::cache::Cache;
 use crate::kernel::{Context, Interface};
-use crate::memory::{Creator, FlagKind};
+use crate::memory::{Creator, FlagMaker};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wasmtime::{Linker, OptLevel};
@@ -101,6 +101,7 @@ pub struct Engine {
 struct Inner {
     backend: Backend,
     polls: Polls,
+    poll: freeze::Poll,
     run: Side,
     thaw: Side,
     cache: Option<Cache>,
@@ -110,6 +111,16 @@ struct Inner {
 pub(crate) struct Side {
     pub engine: wasmtime::Engine,
     pub linker: Linker<Context>,
+    pub flags: FlagMaker,
+}
+
+/// The pass's kind of poll.
+fn poll_of(config: &Config) -> freeze::Poll {
+    match (config.polls, config.backend) {
+        (Polls::Countdown, _) => freeze::Poll::Countdown,
+        (Polls::Request, Backend::Native) => freeze::Poll::Atomic,
+        (Polls::Request, Backend::Pulley) => freeze::Poll::Plain,
+    }
 }
 
 impl Side {
@@ -138,7 +149,15 @@ impl Side {
         }
         let engine = wasmtime::Engine::new(&settings)?;
         let linker = Interface::linker(&engine)?;
-        Ok(Side { engine, linker })
+        let flags = match poll_of(config) {
+            freeze::Poll::Atomic => FlagMaker::shared(),
+            freeze::Poll::Plain | freeze::Poll::Countdown => FlagMaker::plain(&engine)?,
+        };
+        Ok(Side {
+            engine,
+            linker,
+            flags,
+        })
     }
 }
 
@@ -146,6 +165,7 @@ impl Engine {
     /// Makes an engine.
     pub fn new(config: Config) -> Result<Engine, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Engine(format!("{error:#}"));
+        let poll = poll_of(&config);
         let run = Side::new(&config, RUN_STACK_BYTES).map_err(failed)?;
         let thaw = Side::new(&config, THAW_STACK_BYTES).map_err(failed)?;
         let cache = match config.cache_dir {
@@ -161,6 +181,7 @@ impl Engine {
         let inner = Inner {
             backend: config.backend,
             polls: config.polls,
+            poll,
             run,
             thaw,
             cache,
@@ -190,18 +211,7 @@ impl Engine {
 
     /// The pass's kind of poll.
     pub(crate) fn poll(&self) -> freeze::Poll {
-        match (self.inner.polls, self.inner.backend) {
-            (Polls::Countdown, _) => freeze::Poll::Countdown,
-            (Polls::Request, Backend::Native) => freeze::Poll::Atomic,
-            (Polls::Request, Backend::Pulley) => freeze::Poll::Plain,
-        }
-    }
-
-    pub(crate) fn flag_kind(&self) -> FlagKind {
-        match self.poll() {
-            freeze::Poll::Atomic => FlagKind::Shared,
-            _ => FlagKind::Plain,
-        }
+        self.inner.poll
     }
 
     /// Compiles a module, or finds it in the cache.

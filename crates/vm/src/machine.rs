@@ -103,7 +103,7 @@ impl Machine {
         };
         let mut store = Store::new(&side.engine, context);
         store.limiter(|context| &mut context.tables);
-        let (flag, flag_import) = Flag::new(image.engine().flag_kind(), &mut store)?;
+        let (flag, flag_import) = side.flags.make(&mut store)?;
         let mut imports: Vec<Extern> = Vec::new();
         for import in module.imports() {
             if (import.module(), import.name()) == (seam::MODULE, seam::FLAG_MEMORY) {

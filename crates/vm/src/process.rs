@@ -320,6 +320,11 @@ impl Process {
         }
     }
 
+    /// Torture: what is left of the countdown of host calls.
+    pub(crate) fn host_calls_left(&self) -> u64 {
+        self.control.host_calls_left()
+    }
+
     /// Torture: what is left of the countdown of polls.
     pub(crate) fn polls_left(&self) -> u32 {
         let machine = self.machine.as_ref();

@@ -7,15 +7,42 @@ use super::{Slot, collect};
 use freeze::interface::{FLAG_COUNTDOWN, FLAG_REQUEST};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use wasmtime::{Extern, Memory, MemoryType, SharedMemory, Store};
+use wasmtime::{Engine, Extern, Instance, MemoryType, Module, SharedMemory, Store};
 
-/// Which kind of flag memory a module imports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FlagKind {
-    /// A shared memory.
-    Shared,
-    /// A plain memory.
-    Plain,
+/// `(module (memory (export "m") 1 1))`: only memories that a module defines come from slots.
+const ONE_PAGE: &[u8] = b"\0asm\x01\0\0\0\x05\x04\x01\x01\x01\x01\x07\x05\x01\x01m\x02\0";
+
+/// Makes flag memories of the kind that an engine's modules import.
+pub(crate) struct FlagMaker {
+    /// Plain memories come from an instance of this module; without it they are shared.
+    page: Option<Module>,
+}
+
+impl FlagMaker {
+    /// Shared memories.
+    pub(crate) fn shared() -> FlagMaker {
+        FlagMaker { page: None }
+    }
+
+    /// Plain memories.
+    pub(crate) fn plain(engine: &Engine) -> wasmtime::Result<FlagMaker> {
+        let page = Some(Module::new(engine, ONE_PAGE)?);
+        Ok(FlagMaker { page })
+    }
+
+    /// A new flag memory for an instance in `store`, and what to import it as.
+    pub(crate) fn make<T>(&self, store: &mut Store<T>) -> wasmtime::Result<(Flag, Extern)> {
+        let Some(page) = &self.page else {
+            let memory = SharedMemory::new(store.engine(), MemoryType::shared(1, 1))?;
+            return Ok((Flag::Shared(memory.clone()), memory.into()));
+        };
+        let (instance, slots) = collect(Vec::new(), || Instance::new(&mut *store, page, &[]));
+        let memory = instance?.get_memory(store, "m");
+        match (memory, slots.into_iter().next()) {
+            (Some(memory), Some(slot)) => Ok((Flag::Plain(slot), memory.into())),
+            _ => Err(wasmtime::Error::msg("the flag memory has no slot")),
+        }
+    }
 }
 
 /// A handle on the flag memory of one instance; valid after the instance is gone, too.
@@ -26,23 +53,6 @@ pub(crate) enum Flag {
 }
 
 impl Flag {
-    /// A new flag memory for an instance in `store`, and what to import it as.
-    pub(crate) fn new<T>(kind: FlagKind, store: &mut Store<T>) -> wasmtime::Result<(Flag, Extern)> {
-        match kind {
-            FlagKind::Shared => {
-                let memory = SharedMemory::new(store.engine(), MemoryType::shared(1, 1))?;
-                Ok((Flag::Shared(memory.clone()), memory.into()))
-            }
-            FlagKind::Plain => {
-                let kind = MemoryType::new(1, Some(1));
-                let (memory, slots) = collect(Vec::new(), || Memory::new(store, kind));
-                let slot = slots.into_iter().next();
-                let slot = slot.ok_or_else(|| wasmtime::Error::msg("the flag has no slot"))?;
-                Ok((Flag::Plain(slot), memory?.into()))
-            }
-        }
-    }
-
     fn word(&self, offset: u32) -> &AtomicU32 {
         let offset = offset as usize;
         let (base, size): (*mut u8, usize) = match self {

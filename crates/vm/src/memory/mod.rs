@@ -17,6 +17,6 @@ mod slot;
 
 pub use budget::Budget;
 pub(crate) use creator::{Creator, collect};
-pub(crate) use flag::{Flag, FlagKind};
+pub(crate) use flag::{Flag, FlagMaker};
 pub(crate) use pages::Pages;
 pub(crate) use slot::Slot;

@@ -277,12 +277,6 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn touch_accessed(&mut self, number: u64, now: u64) {
-        if let Ok(inode) = self.inode_mut(number) {
-            inode.accessed_ns = now;
-        }
-    }
-
     pub(crate) fn touch_modified(&mut self, number: u64, now: u64) {
         if let Ok(inode) = self.inode_mut(number) {
             inode.modified_ns = now;
