@@ -6,6 +6,8 @@
 
 #![allow(dead_code)]
 
+pub mod generate;
+
 use freeze::interface::{self, ExportKind};
 use freeze::{Artefact, Options, Poll, Slot};
 use std::sync::{Arc, OnceLock};
@@ -594,6 +596,7 @@ pub fn check(wasm: &[u8], steps: &[Step], most: usize, seed: u64) -> Tally {
                     break;
                 }
                 let again = process.snapshot();
+                assert_eq!(again.frames, snapshot.frames, "frozen where it was");
                 let to = BACKENDS[random.usize(0..2)];
                 process = Process::thaw(&freezable, to, &again);
             }
