@@ -57,7 +57,7 @@ impl Default for Limits {
             questions: 4096,
             records: 16384,
             queue: 4096,
-            answers: 256,
+            answers: 1024,
         }
     }
 }

@@ -3,8 +3,10 @@
 //! An operation that changes a record is decided, stored, and only then committed and answered.
 //! Meanwhile other changes of the same record or name wait their turn, in order; reads see what
 //! is committed. A list also waits for the changes that its asker has in hand, so that a node that
-//! was restarted sees all that its earlier life has done. Answers to changes are remembered for a while per asker: asking again under the
-//! same number gives the same answer and changes nothing.
+//! was restarted sees all that its earlier life has done.
+//!
+//! Answers to changes are remembered for a while per asker: asking again under the same number
+//! changes nothing and gives the same answer, unless that has been overtaken.
 
 use overlay::directory::{Change, Directory};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,7 +76,7 @@ impl Server {
         }
         let remembered = self.answered.get(&from).into_iter().flatten();
         if let Some((_, answer)) = remembered.into_iter().find(|(n, _)| *n == request) {
-            let answer = answer.clone();
+            let answer = self.as_of_now(&operation, answer.clone());
             self.answer(from, request, answer);
             return;
         }
@@ -179,6 +181,26 @@ impl Server {
             }
         }
         self.waiting = still_waiting;
+    }
+
+    /// A remembered answer, unless what it says was done has been overtaken since: nobody may act on
+    /// a claim that is no more.
+    fn as_of_now(&self, operation: &Operation, answer: Answer) -> Answer {
+        match (operation, answer) {
+            (Operation::CompareAndSet { process, new, .. }, Answer::Done(_)) => {
+                match self.directory.get(*process) {
+                    Some(record) if record.claim == *new => Answer::Done(record.clone()),
+                    Some(record) => Answer::Conflict(record.clone()),
+                    None => Answer::Unknown,
+                }
+            }
+            (Operation::Create(record), Answer::Done(_))
+                if self.directory.get(record.process) != Some(record) =>
+            {
+                Answer::Failed("the record was created and has been removed since".to_owned())
+            }
+            (_, answer) => answer,
+        }
     }
 
     fn remember_and_answer(&mut self, to: NodeId, request: u64, answer: Answer) {
@@ -310,6 +332,31 @@ mod tests {
             answers[..],
             [(3, Answer::Done(_)), (4, Answer::Conflict(_))]
         ));
+    }
+
+    #[test]
+    fn what_was_overtaken_is_not_answered_again_as_done() {
+        let mut server = server();
+        let mut do_it = |request, operation| {
+            server.handle_ask(ME, request, operation);
+            let (mut answers, tickets) = outputs(&mut server);
+            for ticket in tickets {
+                server.handle_stored(ticket, Ok(()));
+                answers.extend(outputs(&mut server).0);
+            }
+            answers.pop().map(|(_, answer)| answer)
+        };
+        let remove = Operation::Remove {
+            process: ProcessId(1),
+            expect: claim(2),
+        };
+        assert!(matches!(do_it(1, create(1, "a")), Some(Answer::Done(_))));
+        assert!(matches!(do_it(2, raise(1)), Some(Answer::Done(_))));
+        assert!(matches!(do_it(2, raise(1)), Some(Answer::Done(_))));
+        assert!(matches!(do_it(3, remove.clone()), Some(Answer::Done(_))));
+        assert_eq!(do_it(2, raise(1)), Some(Answer::Unknown));
+        assert!(matches!(do_it(1, create(1, "a")), Some(Answer::Failed(_))));
+        assert!(matches!(do_it(3, remove), Some(Answer::Done(_))));
     }
 
     #[test]

@@ -903,7 +903,6 @@ impl World {
         match &reply {
             Reply::Moved { .. } => self.report.moved += 1,
             Reply::Failed(_) if command.contains("migrate") => self.report.given_up += 1,
-            Reply::Removed(record) => self.ledger.ends(record.process),
             _ => (),
         }
         self.replies.insert(token, reply);
