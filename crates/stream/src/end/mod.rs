@@ -1,0 +1,1012 @@
+//! One end of a stream.
+//!
+//! ```text
+//! anchor's end                                process's end
+//!
+//!   open()                                      accepting an Open        restore() from a snapshot
+//!     │                                              │                            │
+//!     ▼        the process's                         │                            ▼ attach(): Standby
+//!  Opening ──────────────────┐                       │                         Standby
+//!     Open    first frame    │                       │                            │ StandbyAck
+//!                            ▼                       ▼                            ▼
+//!            ┌─────────── Active ◀────────────────────────────────────────── Attached
+//!            │              ▲  ▲                          resume(): Resume
+//!  link_down │      Resumed │  │ the other end's Resume (answered by Resumed)
+//!    NotHere ▼      or Data │  │
+//!         Detached ───▶ Resyncing
+//!           link_up(), resync(), resume(): Resume
+//! ```
+//!
+//! From every state a stream may be `Reset`, by either end; it is `Finished` once both directions
+//! have ended and everything is acknowledged. Beside its state the process's end can be *sealed*:
+//! then it sends nothing at all and its application does nothing, but what arrives is kept, so that
+//! unsealing goes on as if nothing had been. What arrives after the seal is not in the snapshot and,
+//! since no acknowledgement leaves, will be sent again to whoever goes on from the snapshot.
+//!
+//! **The fence.** Every frame carries the epoch of the process's owner as its sender knows it. An end
+//! acts only on frames of its own epoch. Two exceptions, both at the anchor: `Standby` of a new epoch
+//! is answered and changes nothing, `Resume` (and `Reset`) of a new epoch is followed, and from then
+//! on the old one is refused.
+//!
+//! **The offsets.** An end forgets what it has sent when the other end *tells* where it stands. In an
+//! epoch in which the two have met, what is told can only be news or late. At the first meeting in a
+//! new epoch the process goes on from a snapshot; if that is older than what its anchor has seen, or
+//! than what its anchor still keeps, the stream is reset: a rollback is never hidden. The anchor never
+//! goes back, so what it tells to have received less than we know of is always late.
+//!
+//! **The link.** It keeps order while it lives. Sending a `Resume`, and receiving one, rewinds: all
+//! that is not acknowledged is sent again, behind it, on the same link. So whatever became of earlier
+//! links, after an exchange of `Resume` and `Resumed` on a living one nothing is missing; duplicates
+//! are trimmed by offset.
+
+mod receiving;
+mod sending;
+
+use crate::{Config, Io, Readiness, Transmit};
+use receiving::{Arrival, Receiving};
+use sending::{Next, Sending};
+use wire::frame::{self, Body, MAX_DATA, ResetReason, StreamFrame};
+use wire::snapshot::Stream;
+use wire::{Epoch, NodeId, ProcessId, StreamId};
+
+/// Where an end stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The anchor's: the process has not answered yet.
+    Opening,
+    /// The process's: built from a snapshot; the anchor has not answered yet.
+    Standby,
+    /// The process's: built from a snapshot; the anchor has answered.
+    Attached,
+    /// Bytes flow.
+    Active,
+    /// There is no link to the other end.
+    Detached,
+    /// The other end was told where we stand and has not answered yet.
+    Resyncing,
+    /// Both directions have ended and everything is acknowledged.
+    Finished,
+    /// The stream is over.
+    Reset(ResetReason),
+}
+
+/// What a frame has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The application can do something that it could not do before.
+    pub readiness: bool,
+    /// Status, peer or epoch are others than before.
+    pub state: bool,
+}
+
+/// Frames that were refused, by why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// Of an epoch before ours: from a former owner, or late.
+    pub older_epoch: u64,
+    /// Of an epoch after ours, and not an owner's `Resume`.
+    pub newer_epoch: u64,
+    /// From a node that is not the other end's, or not for us.
+    pub foreign: u64,
+    /// Data behind a gap, or before the two ends have met.
+    pub early: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Standby { attached: bool },
+    Active,
+    Detached,
+    Resyncing,
+}
+
+/// What is to be sent next.
+enum Due {
+    Answer,
+    Reset,
+    Standby,
+    Open,
+    Resume,
+    Resumed,
+    Ack,
+    Bytes(Next),
+    LastReset,
+}
+
+/// What the anchor says when it opens the stream, kept to say it again.
+#[derive(Clone, Debug)]
+struct Opening {
+    listener: u16,
+    client: String,
+}
+
+/// One end of a stream.
+#[derive(Clone, Debug)]
+pub struct End {
+    process: ProcessId,
+    stream: StreamId,
+    role: frame::End,
+    me: NodeId,
+    peer: NodeId,
+    epoch: Epoch,
+    /// The client's address as text.
+    client: String,
+    data_bytes: usize,
+    phase: Phase,
+    sealed: bool,
+    /// Where the other end stands in this epoch is known.
+    met: bool,
+    /// The other end has answered as one that follows this owner; not so after a mere `StandbyAck`.
+    followed: bool,
+    sending: Sending,
+    receiving: Receiving,
+    reset: Option<ResetReason>,
+    /// The application has let go of it.
+    closed: bool,
+    /// The application let go with bytes unread: the stream is reset once what it wrote is sent.
+    reset_at_end: bool,
+    /// To be sent, each once.
+    reset_due: bool,
+    open_due: Option<Opening>,
+    opening: Option<Opening>,
+    standby_due: bool,
+    /// It stands by for a move, so that the anchor's answer to `Standby` is for it.
+    attaching: bool,
+    resume_due: bool,
+    resumed_due: bool,
+    /// The answer to a `Standby`: to whom, and under which epoch.
+    answer_due: Option<(NodeId, Epoch)>,
+    /// A gap was seen and is being healed.
+    healing: bool,
+    ignored: Ignored,
+}
+
+impl End {
+    /// The anchor's end of a new stream, from a client at `client` to the process's listener
+    /// `listener`, by way of `owner`, which owns the process under `epoch`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one field of what is opened"
+    )]
+    pub fn open(
+        process: ProcessId,
+        stream: StreamId,
+        me: NodeId,
+        owner: NodeId,
+        epoch: Epoch,
+        listener: u16,
+        client: &str,
+        config: &Config,
+    ) -> End {
+        let client = shortened(client);
+        let opening = Opening {
+            listener,
+            client: client.clone(),
+        };
+        let sending = Sending::new(config.send_bytes, 0);
+        let receiving = Receiving::new(config.receive_bytes);
+        let mut end = End::new(
+            process,
+            stream,
+            frame::End::Anchor,
+            sending,
+            receiving,
+            config,
+        );
+        end.me = me;
+        end.peer = owner;
+        end.epoch = epoch;
+        end.client = client;
+        end.phase = Phase::Opening;
+        end.open_due = Some(opening.clone());
+        end.opening = Some(opening);
+        end
+    }
+
+    /// The process's end of a stream that the anchor `anchor` opens with the receive window
+    /// `window`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one field of what is opened"
+    )]
+    pub(crate) fn accept(
+        process: ProcessId,
+        stream: StreamId,
+        me: NodeId,
+        anchor: NodeId,
+        epoch: Epoch,
+        client: &str,
+        window: u64,
+        config: &Config,
+    ) -> End {
+        let sending = Sending::new(config.send_bytes, window);
+        let receiving = Receiving::new(config.receive_bytes);
+        let mut end = End::new(
+            process,
+            stream,
+            frame::End::Process,
+            sending,
+            receiving,
+            config,
+        );
+        end.me = me;
+        end.peer = anchor;
+        end.epoch = epoch;
+        end.client = shortened(client);
+        // The answer to Open: how much may be sent.
+        end.receiving.demand();
+        end
+    }
+
+    /// The process's end of a stream that was written down. It stands by under `epoch` until it is
+    /// resumed. The offsets of `stream` must be sound (see [`crate::RestoreError`]).
+    pub(crate) fn restore(
+        process: ProcessId,
+        me: NodeId,
+        epoch: Epoch,
+        stream: Stream,
+        config: &Config,
+    ) -> End {
+        // A process that let go of a stream has closed both directions; it may still owe a reset.
+        let closed = stream.send_closed && stream.receive_closed;
+        let reset_at_end = closed && stream.reset == Some(ResetReason::Closed);
+        let sending = Sending::restore(
+            config.send_bytes,
+            stream.unacknowledged,
+            stream.acknowledged,
+            stream.send_limit,
+            stream.send_closed,
+        );
+        let receiving = Receiving::restore(
+            config.receive_bytes,
+            stream.unread,
+            stream.received,
+            stream.end == Some(stream.received),
+            stream.receive_closed,
+        );
+        let role = frame::End::Process;
+        let mut end = End::new(process, stream.id, role, sending, receiving, config);
+        end.me = me;
+        end.peer = stream.anchor;
+        end.epoch = epoch;
+        end.client = stream.peer;
+        end.phase = Phase::Standby { attached: false };
+        end.met = false;
+        end.followed = false;
+        end.closed = closed;
+        end.reset_at_end = reset_at_end;
+        end.reset = stream.reset.filter(|_| !reset_at_end);
+        end
+    }
+
+    fn new(
+        process: ProcessId,
+        stream: StreamId,
+        role: frame::End,
+        sending: Sending,
+        receiving: Receiving,
+        config: &Config,
+    ) -> End {
+        End {
+            process,
+            stream,
+            role,
+            me: NodeId::default(),
+            peer: NodeId::default(),
+            epoch: Epoch::default(),
+            client: String::new(),
+            data_bytes: config.data_bytes.clamp(1, MAX_DATA),
+            phase: Phase::Active,
+            sealed: false,
+            met: true,
+            followed: true,
+            sending,
+            receiving,
+            reset: None,
+            closed: false,
+            reset_at_end: false,
+            reset_due: false,
+            open_due: None,
+            opening: None,
+            standby_due: false,
+            attaching: false,
+            resume_due: false,
+            resumed_due: false,
+            answer_due: None,
+            healing: false,
+            ignored: Ignored::default(),
+        }
+    }
+
+    /// The end as state that can be written down.
+    pub(crate) fn export(&self) -> Stream {
+        let (unacknowledged, acknowledged, send_limit) = self.sending.export();
+        let (unread, received, end) = self.receiving.export();
+        let owed = self.reset_at_end.then_some(ResetReason::Closed);
+        Stream {
+            id: self.stream,
+            anchor: self.peer,
+            peer: self.client.clone(),
+            unacknowledged,
+            acknowledged,
+            send_limit,
+            send_closed: self.sending.is_closed() || self.closed,
+            unread,
+            received,
+            end,
+            receive_closed: self.receiving.is_closed() || self.closed,
+            reset: self.reset.or(owed),
+        }
+    }
+}
+
+/// What can be asked.
+impl End {
+    /// The stream.
+    pub fn id(&self) -> StreamId {
+        self.stream
+    }
+
+    /// The process.
+    pub fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    /// The node of the other end: for an anchor the owner that it follows.
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// The epoch that this end acts under.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The client's address as text.
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        if let Some(reason) = self.reset {
+            return Status::Reset(reason);
+        }
+        if self.sending.is_done() && self.receiving.is_ended() {
+            return Status::Finished;
+        }
+        match self.phase {
+            Phase::Opening => Status::Opening,
+            Phase::Standby { attached: false } => Status::Standby,
+            Phase::Standby { attached: true } => Status::Attached,
+            Phase::Active => Status::Active,
+            Phase::Detached => Status::Detached,
+            Phase::Resyncing => Status::Resyncing,
+        }
+    }
+
+    /// Whether the protocol is done with it: there is nothing left to be sent or waited for, and it
+    /// can be dropped once the application has read what is left.
+    pub fn is_over(&self) -> bool {
+        if self.answer_due.is_some() || self.resumed_due {
+            return false;
+        }
+        if self.reset.is_some() {
+            return !self.reset_due;
+        }
+        // Where the application reads no more, the other end learns so when it sends more. What it
+        // sends, and what it waits for, goes by the owner that it follows.
+        let received = self.receiving.is_ended() || self.closed;
+        let done = self.sending.is_done() && received && !self.receiving.is_due();
+        done && self.followed && !self.reset_at_end
+    }
+
+    /// Whether the application has let go of it.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Frames that were refused.
+    pub fn ignored(&self) -> Ignored {
+        self.ignored
+    }
+
+    /// What the application can do now.
+    pub fn readiness(&self) -> Readiness {
+        if self.sealed || matches!(self.phase, Phase::Standby { .. }) {
+            return Readiness::default();
+        }
+        let broken = self.reset.is_some();
+        Readiness {
+            readable: self.receiving.unread().len() as u64,
+            writable: if broken {
+                0
+            } else {
+                self.sending.room() as u64
+            },
+            hangup: broken || self.receiving.is_ended() || self.receiving.is_closed(),
+        }
+    }
+}
+
+/// The application's side.
+impl End {
+    /// Reads into `buffer`; with `peek` the bytes stay.
+    pub fn read(&mut self, buffer: &mut [u8], peek: bool) -> Io {
+        if self.is_fenced() {
+            return Io::Blocked;
+        }
+        let length = self.receiving.unread().peek(buffer);
+        if length == 0 && !buffer.is_empty() {
+            return self.nothing_to_read();
+        }
+        if !peek {
+            self.receiving.consume(length);
+        }
+        Io::Done(length)
+    }
+
+    /// The bytes that can be read, as many as lie together: for reading without copying. Follow up
+    /// with [`End::consume`].
+    pub fn unread(&self) -> &[u8] {
+        if self.is_fenced() {
+            return &[];
+        }
+        self.receiving.unread().front()
+    }
+
+    /// Takes `length` of the bytes that [`End::unread`] gave as read.
+    pub fn consume(&mut self, length: usize) {
+        if !self.is_fenced() {
+            self.receiving.consume(length);
+        }
+    }
+
+    /// Whether all bytes were read and no more will come; the client's connection can be told so.
+    pub fn is_read_to_end(&self) -> bool {
+        self.receiving.is_ended() && self.receiving.unread().is_empty()
+    }
+
+    /// Writes as much of `bytes` as there is room for.
+    pub fn write(&mut self, bytes: &[u8]) -> Io {
+        if self.reset.is_some() {
+            return Io::Reset;
+        }
+        if self.sending.is_closed() || self.closed {
+            return Io::Closed;
+        }
+        if self.is_fenced() {
+            return Io::Blocked;
+        }
+        match self.sending.write(bytes) {
+            0 if !bytes.is_empty() => Io::Blocked,
+            length => Io::Done(length),
+        }
+    }
+
+    /// Shuts down reading and/or writing. What was written is still delivered.
+    pub fn shutdown(&mut self, read: bool, write: bool) {
+        if read {
+            self.receiving.close();
+        }
+        if write && !self.reset_at_end {
+            self.sending.close();
+        }
+    }
+
+    /// Lets go. What was written is still delivered; bytes that arrived, or arrive, and were not
+    /// read reset the stream.
+    pub fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        let unread = !self.receiving.unread().is_empty();
+        self.receiving.close();
+        match self.role {
+            _ if self.reset.is_some() => {}
+            frame::End::Process if unread => self.reset_at_end = true,
+            frame::End::Anchor if unread => self.fail(ResetReason::ClientGone),
+            _ => self.sending.close(),
+        }
+    }
+
+    /// Breaks the stream, for `reason`, in both directions.
+    pub fn abort(&mut self, reason: ResetReason) {
+        let finished = self.status() == Status::Finished;
+        self.closed = true;
+        self.receiving.close();
+        if self.reset.is_none() && !finished {
+            self.fail(reason);
+        }
+    }
+
+    /// The application must do nothing: its state is written down, or not yet its own.
+    fn is_fenced(&self) -> bool {
+        self.sealed || matches!(self.phase, Phase::Standby { .. })
+    }
+
+    fn nothing_to_read(&self) -> Io {
+        if self.receiving.is_ended() || self.receiving.is_closed() {
+            Io::Done(0)
+        } else if self.reset.is_some() {
+            Io::Reset
+        } else {
+            Io::Blocked
+        }
+    }
+}
+
+/// The world's side: links, moves.
+impl End {
+    /// The link to the other end's node is gone; what was on its way may be lost.
+    pub fn link_down(&mut self) {
+        self.detach();
+    }
+
+    /// There is a new link to the other end's node.
+    pub fn link_up(&mut self) {
+        self.healing = false;
+        // The other end may not have heard of it.
+        self.reset_due = self.reset.is_some();
+        match self.phase {
+            Phase::Opening => self.open_due.clone_from(&self.opening),
+            Phase::Standby { attached } => self.standby_due = self.attaching && !attached,
+            Phase::Active | Phase::Detached | Phase::Resyncing => {
+                self.phase = Phase::Resyncing;
+                self.resume_due = true;
+            }
+        }
+    }
+
+    /// The anchor's: the process is at `owner`, under `epoch`: opens or resynchronises there. Refused
+    /// (false) where a later owner is known.
+    pub fn resync(&mut self, owner: NodeId, epoch: Epoch) -> bool {
+        if self.role != frame::End::Anchor || epoch < self.epoch {
+            return false;
+        }
+        self.enter(epoch);
+        self.peer = owner;
+        self.link_up();
+        true
+    }
+
+    /// The process's: acts under `epoch` from now on, if that is later than before.
+    pub(crate) fn set_epoch(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.enter(epoch);
+        }
+    }
+
+    /// The process's, standing by: makes itself known to the anchor.
+    pub(crate) fn attach(&mut self) {
+        if let Phase::Standby { attached } = self.phase {
+            self.attaching = true;
+            self.standby_due = !attached;
+        }
+    }
+
+    /// The process's: is the owner's end from now on.
+    pub(crate) fn resume(&mut self) {
+        self.standby_due = false;
+        self.resume_due = true;
+        self.followed = false;
+        let known = self.phase == Phase::Standby { attached: true };
+        // Once the anchor has said where it stands, bytes may follow the Resume at once.
+        self.phase = if known {
+            Phase::Active
+        } else {
+            Phase::Resyncing
+        };
+    }
+
+    pub(crate) fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    pub(crate) fn unseal(&mut self) {
+        self.sealed = false;
+    }
+
+    /// The other end's node is gone for good.
+    pub(crate) fn peer_gone(&mut self, reason: ResetReason) {
+        if self.reset.is_none() {
+            self.over(reason);
+        }
+        self.reset_due = false;
+    }
+
+    /// Nothing else is to be done: what the other end does not know yet may be told now.
+    pub fn flush(&mut self) {
+        self.receiving.flush();
+    }
+
+    fn detach(&mut self) {
+        match self.phase {
+            Phase::Active | Phase::Resyncing => self.phase = Phase::Detached,
+            Phase::Opening => self.open_due = None,
+            Phase::Standby { .. } | Phase::Detached => {}
+        }
+        self.resume_due = false;
+        self.resumed_due = false;
+    }
+
+    fn enter(&mut self, epoch: Epoch) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            // An end that is opening has nothing to go back on; any other must meet its peer first.
+            self.met = self.phase == Phase::Opening;
+            if matches!(self.phase, Phase::Active | Phase::Resyncing) {
+                self.phase = Phase::Detached;
+            }
+        }
+    }
+}
+
+/// Frames in.
+impl End {
+    /// Takes a frame that the node `from` has sent.
+    pub fn handle(&mut self, from: NodeId, frame: StreamFrame) -> Change {
+        let before = (self.status(), self.peer, self.epoch, self.open_ways());
+        let mine = (self.process, self.stream, self.role);
+        if (frame.process, frame.stream, frame.to) == mine {
+            self.handle_mine(from, frame.epoch, frame.body);
+        } else {
+            self.ignored.foreign += 1;
+        }
+        let open_ways = self.open_ways();
+        Change {
+            readiness: before.3 != open_ways,
+            state: (before.0, before.1, before.2) != (self.status(), self.peer, self.epoch),
+        }
+    }
+
+    /// What the application can do, as far as it would be woken for it.
+    fn open_ways(&self) -> (bool, bool, bool) {
+        let readiness = self.readiness();
+        (
+            readiness.readable > 0,
+            readiness.writable > 0,
+            readiness.hangup,
+        )
+    }
+
+    fn handle_mine(&mut self, from: NodeId, epoch: Epoch, body: Body) {
+        if epoch < self.epoch {
+            self.ignored.older_epoch += 1;
+            return;
+        }
+        if self.role == frame::End::Anchor {
+            if let Body::Standby { node, .. } = body {
+                return self.handle_standby(from, epoch, node);
+            }
+            let leads = matches!(body, Body::Resume { .. } | Body::Reset(_));
+            if epoch > self.epoch && leads {
+                self.enter(epoch);
+                self.peer = from;
+            }
+        }
+        if matches!(body, Body::NotHere) && from == self.peer {
+            // Of a later epoch, too: it is for the gateway to find out who has the process now.
+            self.detach();
+        } else if epoch > self.epoch {
+            self.ignored.newer_epoch += 1;
+        } else if from != self.peer {
+            self.ignored.foreign += 1;
+        } else if self.reset.is_some() {
+            if matches!(body, Body::Open { .. } | Body::Resume { .. }) {
+                // The other end did not hear it, or it would not begin anew; and it can be reached.
+                self.reset_due = true;
+                if self.phase == Phase::Detached {
+                    self.phase = Phase::Active;
+                }
+            }
+        } else if let Err(reason) = self.act_on(from, body) {
+            self.fail(reason);
+        }
+    }
+
+    /// A new owner, which is not one yet, asks: answer, and change nothing. Where it stands is not
+    /// judged: it may be an earlier attempt that asks so late.
+    fn handle_standby(&mut self, from: NodeId, epoch: Epoch, node: NodeId) {
+        if from == node {
+            self.answer_due = Some((node, epoch));
+        } else {
+            self.ignored.foreign += 1;
+        }
+    }
+
+    fn act_on(&mut self, from: NodeId, body: Body) -> Result<(), ResetReason> {
+        match body {
+            Body::Open { window, .. } => {
+                if self.role == frame::End::Anchor {
+                    return Err(ResetReason::Protocol);
+                }
+                // A repetition: the anchor did not hear us, so it has taken nothing yet.
+                self.learn(0, window)?;
+                self.restart();
+            }
+            Body::Data { offset, bytes } => return self.handle_data(offset, bytes),
+            Body::Fin { offset } => {
+                if self.is_met() {
+                    let arrival = self.receiving.fin(offset)?;
+                    self.opened();
+                    self.heal(arrival);
+                }
+            }
+            Body::Ack { received, limit } => {
+                if self.is_met() {
+                    self.learn(received, limit)?;
+                    self.opened();
+                }
+            }
+            Body::Reset(reason) => self.handle_reset(reason),
+            Body::Standby { .. } => self.ignored.foreign += 1,
+            Body::StandbyAck { received, limit } => {
+                if self.attaching && matches!(self.phase, Phase::Standby { .. }) {
+                    self.learn(received, limit)?;
+                    self.phase = Phase::Standby { attached: true };
+                    self.standby_due = false;
+                }
+            }
+            Body::Resume {
+                node,
+                received,
+                limit,
+            } => {
+                if node != from {
+                    self.ignored.foreign += 1;
+                    return Ok(());
+                }
+                self.learn(received, limit)?;
+                self.restart();
+            }
+            Body::Resumed { received, limit } => {
+                self.learn(received, limit)?;
+                self.followed = true;
+                self.healing = false;
+                if self.phase == Phase::Resyncing && !self.resume_due {
+                    self.phase = Phase::Active;
+                }
+                self.opened();
+            }
+            Body::NotHere => self.detach(),
+        }
+        Ok(())
+    }
+
+    /// The other end says where it stands.
+    fn learn(&mut self, received: u64, limit: u64) -> Result<(), ResetReason> {
+        let met = std::mem::replace(&mut self.met, true);
+        let possible = if met || self.role == frame::End::Process {
+            self.sending.acknowledge(received, limit)
+        } else {
+            self.sending.meet(received, limit)
+        };
+        match possible {
+            true => Ok(()),
+            false if met => Err(ResetReason::Protocol),
+            // One of the two goes on from a state older than what the other has seen.
+            false => Err(ResetReason::Rollback),
+        }
+    }
+
+    /// The other end begins anew from where it stands: so do we, and say where that is.
+    fn restart(&mut self) {
+        self.sending.rewind();
+        self.healing = false;
+        match self.phase {
+            // Not the owner's end yet: it will say where it stands when it is.
+            Phase::Standby { .. } => {
+                self.phase = Phase::Standby { attached: true };
+                self.standby_due = false;
+            }
+            _ => {
+                self.phase = Phase::Active;
+                self.followed = true;
+                self.opening = None;
+                self.open_due = None;
+                self.resume_due = false;
+                self.resumed_due = true;
+            }
+        }
+    }
+
+    /// The process has answered, whatever it said.
+    fn opened(&mut self) {
+        if self.phase == Phase::Opening {
+            self.phase = Phase::Active;
+            self.opening = None;
+            self.open_due = None;
+        }
+    }
+
+    /// Bytes count only once it is known where the two ends stand, and only for an owner's end.
+    fn is_met(&mut self) -> bool {
+        let met = self.met && !matches!(self.phase, Phase::Standby { .. });
+        self.ignored.early += u64::from(!met);
+        met
+    }
+
+    fn handle_data(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), ResetReason> {
+        if !self.is_met() || self.reset_at_end {
+            return Ok(());
+        }
+        if bytes.len() > MAX_DATA {
+            return Err(ResetReason::Protocol);
+        }
+        let arrival = self.receiving.data(offset, bytes)?;
+        if arrival == Arrival::Taken && self.closed {
+            // Nobody will read it.
+            match self.role {
+                frame::End::Anchor => return Err(ResetReason::ClientGone),
+                frame::End::Process => self.reset_at_end = true,
+            }
+        }
+        self.opened();
+        self.heal(arrival);
+        Ok(())
+    }
+
+    /// Something is missing although the link lives: asks for it once.
+    fn heal(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Taken => self.healing = false,
+            Arrival::Old => {}
+            Arrival::Gap => {
+                self.ignored.early += 1;
+                if !self.healing {
+                    self.healing = true;
+                    self.resume_due = true;
+                }
+            }
+        }
+    }
+
+    fn handle_reset(&mut self, reason: ResetReason) {
+        let complete = self.sending.is_closed() && self.receiving.is_ended();
+        let gone = matches!(
+            reason,
+            ResetReason::Closed | ResetReason::ClientGone | ResetReason::ProcessGone
+        );
+        if complete && gone {
+            // Both directions have ended; the other end has forgotten the stream before its last
+            // acknowledgement arrived.
+            self.sending.abandon();
+            self.receiving.settle();
+            self.followed = true;
+        } else {
+            self.over(reason);
+        }
+    }
+
+    /// The stream breaks, and the other end must learn why.
+    fn fail(&mut self, reason: ResetReason) {
+        self.over(reason);
+        self.reset_due = true;
+    }
+
+    fn over(&mut self, reason: ResetReason) {
+        self.reset = Some(reason);
+        self.reset_at_end = false;
+        self.sending.abandon();
+        self.open_due = None;
+        self.standby_due = false;
+        self.resume_due = false;
+        self.resumed_due = false;
+    }
+}
+
+/// Frames out.
+impl End {
+    /// Whether [`End::poll_transmit`] would give a frame.
+    pub fn wants_transmit(&self) -> bool {
+        self.due().is_some()
+    }
+
+    /// The next frame to carry.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let due = self.due()?;
+        let (mut to, mut epoch) = (self.peer, self.epoch);
+        let node = self.me;
+        let body = match due {
+            Due::Answer => {
+                (to, epoch) = self.answer_due.take()?;
+                match self.reset {
+                    Some(_) => Body::Reset(ResetReason::ClientGone),
+                    None => {
+                        let (received, limit) = self.receiving.promise();
+                        Body::StandbyAck { received, limit }
+                    }
+                }
+            }
+            Due::Reset => {
+                self.reset_due = false;
+                Body::Reset(self.reset?)
+            }
+            Due::Standby => {
+                self.standby_due = false;
+                let (received, limit) = self.receiving.tell();
+                Body::Standby {
+                    node,
+                    received,
+                    limit,
+                }
+            }
+            Due::Open => {
+                let Opening { listener, client } = self.open_due.take()?;
+                let (_, window) = self.receiving.tell();
+                Body::Open {
+                    listener,
+                    peer: client,
+                    window,
+                }
+            }
+            Due::Resume => {
+                self.resume_due = false;
+                self.sending.rewind();
+                let (received, limit) = self.receiving.tell();
+                Body::Resume {
+                    node,
+                    received,
+                    limit,
+                }
+            }
+            Due::Resumed => {
+                self.resumed_due = false;
+                let (received, limit) = self.receiving.tell();
+                Body::Resumed { received, limit }
+            }
+            Due::Ack => self.receiving.acknowledgement(),
+            Due::Bytes(next) => self.sending.take(next, self.data_bytes),
+            Due::LastReset => {
+                self.over(ResetReason::Closed);
+                Body::Reset(ResetReason::Closed)
+            }
+        };
+        let frame = StreamFrame {
+            process: self.process,
+            stream: self.stream,
+            to: match self.role {
+                frame::End::Anchor => frame::End::Process,
+                frame::End::Process => frame::End::Anchor,
+            },
+            epoch,
+            body,
+        };
+        Some(Transmit { to, frame })
+    }
+
+    fn due(&self) -> Option<Due> {
+        if self.sealed {
+            return None;
+        }
+        if self.answer_due.is_some() {
+            return Some(Due::Answer);
+        }
+        match self.phase {
+            // Not the owner's end yet, so it can tell nobody that the stream is over.
+            Phase::Standby { .. } => {
+                let due = self.standby_due && self.reset.is_none();
+                due.then_some(Due::Standby)
+            }
+            Phase::Detached => None,
+            _ if self.reset.is_some() => self.reset_due.then_some(Due::Reset),
+            Phase::Opening => self.open_due.is_some().then_some(Due::Open),
+            Phase::Resyncing | Phase::Active if self.resume_due => Some(Due::Resume),
+            Phase::Resyncing => None,
+            Phase::Active if self.resumed_due => Some(Due::Resumed),
+            Phase::Active if self.receiving.is_due() => Some(Due::Ack),
+            Phase::Active => match self.sending.next() {
+                _ if self.reset_at_end && self.sending.is_all_sent() => Some(Due::LastReset),
+                next => next.map(Due::Bytes),
+            },
+        }
+    }
+}
+
+/// Text from outside, cut to what a frame has room for.
+fn shortened(client: &str) -> String {
+    client.chars().take(100).collect()
+}

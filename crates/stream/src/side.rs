@@ -1,0 +1,621 @@
+//! The sockets of one process: its ends of streams, and the queues of its listeners.
+//!
+//! ```text
+//!   new() ──▶ running ──seal()──▶ sealed ──leave()──▶ left: answers NotHere
+//!               ▲  ▲                │
+//!               │  └────unseal()────┘
+//!               │
+//!   restore() ─▶ standing by ──▶ all_attached()
+//!                  attach()          │
+//!               ▲                    │
+//!               └──────resume()──────┘
+//! ```
+//!
+//! While it is sealed or standing by, the process does nothing with its sockets (reads and writes
+//! block, nothing is accepted) and no frame leaves but those that attach; connections that arrive
+//! wait outside the queues, so that what was written down stays the whole truth.
+//!
+//! The verbs are those of a process's network port, so that a world needs only a lock around this.
+
+use crate::missing::deserves_answer;
+use crate::{Change, Config, End, Ignored, Io, Readiness, Status, Transmit};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use wire::frame::{self, Body, ResetReason, StreamFrame};
+use wire::snapshot::{Listener, Stream};
+use wire::{Epoch, NodeId, ProcessId, StreamId};
+
+/// Answers on behalf of streams that are not here, which wait to be sent.
+const MAX_ANSWERS: usize = 1024;
+/// No stream gets so far: there is room behind it for every sum of offsets and lengths.
+const MAX_OFFSET: u64 = 1 << 62;
+
+/// Streams of a snapshot that cannot have been written by a process's side.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// More streams than a process may have.
+    #[error("the snapshot has {streams} streams where {max} are allowed")]
+    TooMany {
+        /// How many.
+        streams: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A stream is there twice.
+    #[error("the snapshot has stream {0} twice; whatever wrote it is faulty")]
+    Duplicate(StreamId),
+    /// A stream's offsets contradict each other.
+    #[error(
+        "the offsets of stream {0} in the snapshot are impossible; whatever wrote it is faulty"
+    )]
+    Offsets(StreamId),
+    /// A listener's queue names a stream that is not there, or one that is in a queue already.
+    #[error(
+        "a listener's queue in the snapshot names stream {0}, which does not wait; whatever wrote it is faulty"
+    )]
+    Queue(StreamId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    StandingBy,
+    Running,
+    Sealed,
+    /// Went elsewhere.
+    Left,
+}
+
+struct Entry {
+    end: End,
+    /// It is in the ready queue.
+    ready: bool,
+    /// The listener in whose queue it waits.
+    waiting: Option<u16>,
+    /// It stands by and its anchor has not answered.
+    unattached: bool,
+}
+
+struct Queue {
+    name: String,
+    waiting: VecDeque<StreamId>,
+}
+
+/// The sockets of one process.
+pub struct Side {
+    process: ProcessId,
+    me: NodeId,
+    epoch: Epoch,
+    config: Config,
+    mode: Mode,
+    /// The process has ended: it takes no more connections.
+    ended: bool,
+    entries: BTreeMap<StreamId, Entry>,
+    listeners: Vec<Queue>,
+    /// Streams that have something to send, each once.
+    ready: VecDeque<StreamId>,
+    /// Streams that may have something to acknowledge when there is nothing else to do.
+    lazy: BTreeSet<StreamId>,
+    /// How many entries are unattached.
+    unattached: usize,
+    /// Answers on behalf of streams that are not here.
+    answers: BTreeMap<StreamId, (NodeId, Body)>,
+    /// Connections that arrived while nothing could be accepted.
+    held_back: BTreeMap<StreamId, (NodeId, StreamFrame)>,
+    ignored: Ignored,
+}
+
+impl Side {
+    /// The sockets of a process that starts on the node `me` under `epoch`, with listeners of these
+    /// names.
+    pub fn new(
+        process: ProcessId,
+        me: NodeId,
+        epoch: Epoch,
+        listeners: impl IntoIterator<Item = String>,
+        config: Config,
+    ) -> Side {
+        let listeners = listeners.into_iter().map(|name| Queue {
+            name,
+            waiting: VecDeque::new(),
+        });
+        Side {
+            process,
+            me,
+            epoch,
+            config,
+            mode: Mode::Running,
+            ended: false,
+            entries: BTreeMap::new(),
+            listeners: listeners.collect(),
+            ready: VecDeque::new(),
+            lazy: BTreeSet::new(),
+            unattached: 0,
+            answers: BTreeMap::new(),
+            held_back: BTreeMap::new(),
+            ignored: Ignored::default(),
+        }
+    }
+
+    /// The sockets of a process that was written down and shall go on, on the node `me` under
+    /// `epoch`. It stands by until [`Side::resume`].
+    pub fn restore(
+        process: ProcessId,
+        me: NodeId,
+        epoch: Epoch,
+        listeners: Vec<Listener>,
+        streams: Vec<Stream>,
+        config: Config,
+    ) -> Result<Side, RestoreError> {
+        if streams.len() > config.max_streams {
+            return Err(RestoreError::TooMany {
+                streams: streams.len(),
+                max: config.max_streams,
+            });
+        }
+        let mut side = Side::new(process, me, epoch, [], config);
+        side.mode = Mode::StandingBy;
+        for stream in streams {
+            let id = stream.id;
+            if !is_sound(&stream) {
+                return Err(RestoreError::Offsets(id));
+            }
+            let end = End::restore(process, me, epoch, stream, &side.config);
+            if side.entries.contains_key(&id) {
+                return Err(RestoreError::Duplicate(id));
+            }
+            side.insert(id, end, None);
+        }
+        for (index, listener) in listeners.into_iter().enumerate() {
+            for id in &listener.queue {
+                match side.entries.get_mut(id) {
+                    Some(entry) if entry.waiting.is_none() => entry.waiting = Some(index as u16),
+                    _ => return Err(RestoreError::Queue(*id)),
+                }
+            }
+            side.listeners.push(Queue {
+                name: listener.name,
+                waiting: listener.queue.into(),
+            });
+        }
+        Ok(side)
+    }
+
+    /// The epoch that it acts under.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The number of streams.
+    pub fn streams(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Every stream and where it stands, in order of ids.
+    pub fn statuses(&self) -> impl Iterator<Item = (StreamId, NodeId, Status)> {
+        let each = |(id, entry): (&StreamId, &Entry)| (*id, entry.end.peer(), entry.end.status());
+        self.entries.iter().map(each)
+    }
+
+    /// Frames that were refused, in all.
+    pub fn ignored(&self) -> Ignored {
+        let mut sum = self.ignored;
+        for entry in self.entries.values() {
+            add(&mut sum, entry.end.ignored());
+        }
+        sum
+    }
+
+    fn insert(&mut self, id: StreamId, end: End, waiting: Option<u16>) {
+        let entry = Entry {
+            end,
+            ready: false,
+            waiting,
+            unattached: false,
+        };
+        self.entries.insert(id, entry);
+        self.refresh(id);
+    }
+
+    /// Does one thing with an end, and all that follows from it.
+    fn with<T>(&mut self, id: StreamId, act: impl FnOnce(&mut End) -> T) -> Option<T> {
+        let result = act(&mut self.entries.get_mut(&id)?.end);
+        self.refresh(id);
+        Some(result)
+    }
+
+    /// Does one thing with every end.
+    fn with_all(&mut self, mut act: impl FnMut(&mut End)) {
+        let ids: Vec<StreamId> = self.entries.keys().copied().collect();
+        for id in ids {
+            self.with(id, &mut act);
+        }
+    }
+
+    /// Restores what must hold after an end has changed.
+    fn refresh(&mut self, id: StreamId) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let unattached = entry.end.status() == Status::Standby;
+        if unattached != entry.unattached {
+            entry.unattached = unattached;
+            self.unattached = if unattached {
+                self.unattached + 1
+            } else {
+                self.unattached - 1
+            };
+        }
+        if entry.end.wants_transmit() && !entry.ready {
+            entry.ready = true;
+            self.ready.push_back(id);
+        }
+        // What is sealed or stands by stays as it was written down.
+        if self.mode != Mode::Running || !entry.end.is_over() {
+            return;
+        }
+        let broken = matches!(entry.end.status(), Status::Reset(_));
+        if let Some(listener) = entry.waiting.filter(|_| broken) {
+            // Nobody has seen it yet, and nobody needs to.
+            if let Some(queue) = self.listeners.get_mut(usize::from(listener)) {
+                queue.waiting.retain(|waiting| *waiting != id);
+            }
+            self.entries.remove(&id);
+        } else if entry.end.is_closed() {
+            self.entries.remove(&id);
+        }
+    }
+}
+
+/// The process's verbs.
+impl Side {
+    /// Takes the oldest waiting connection of a listener.
+    pub fn accept(&mut self, listener: u16) -> Option<StreamId> {
+        if self.mode != Mode::Running {
+            return None;
+        }
+        let queue = self.listeners.get_mut(usize::from(listener))?;
+        let id = queue.waiting.pop_front()?;
+        self.entries.get_mut(&id)?.waiting = None;
+        Some(id)
+    }
+
+    /// Reads; with `peek` the bytes stay.
+    pub fn read(&mut self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io {
+        let read = self.with(stream, |end| end.read(buffer, peek));
+        if let Some(Io::Done(1..)) = read {
+            self.lazy.insert(stream);
+        }
+        // A stream that is over and closed in both directions may be gone already.
+        read.unwrap_or(Io::Done(0))
+    }
+
+    /// Writes as much as fits.
+    pub fn write(&mut self, stream: StreamId, bytes: &[u8]) -> Io {
+        self.with(stream, |end| end.write(bytes))
+            .unwrap_or(Io::Closed)
+    }
+
+    /// Shuts down reading and/or writing (a half-close).
+    pub fn shutdown(&mut self, stream: StreamId, read: bool, write: bool) {
+        self.with(stream, |end| end.shutdown(read, write));
+    }
+
+    /// Closes: what was written is still delivered; unread bytes reset the stream.
+    pub fn close(&mut self, stream: StreamId) {
+        self.with(stream, End::close);
+    }
+
+    /// Readiness of a stream.
+    pub fn stream_readiness(&self, stream: StreamId) -> Readiness {
+        let gone = Readiness {
+            hangup: true,
+            ..Readiness::default()
+        };
+        let entry = self.entries.get(&stream);
+        entry.map_or(gone, |entry| entry.end.readiness())
+    }
+
+    /// Readiness of a listener: `readable` counts waiting connections.
+    pub fn listener_readiness(&self, listener: u16) -> Readiness {
+        let queue = self.listeners.get(usize::from(listener));
+        let waiting = queue.map_or(0, |queue| queue.waiting.len() as u64);
+        Readiness {
+            readable: if self.mode == Mode::Running {
+                waiting
+            } else {
+                0
+            },
+            ..Readiness::default()
+        }
+    }
+
+    /// The process has ended: closes everything and takes nothing more. What it wrote is still
+    /// delivered; see [`Side::is_idle`].
+    pub fn end(&mut self) {
+        self.ended = true;
+        for listener in &mut self.listeners {
+            listener.waiting.clear();
+        }
+        let ids: Vec<StreamId> = self.entries.keys().copied().collect();
+        for id in ids {
+            let waiting = self
+                .entries
+                .get_mut(&id)
+                .and_then(|entry| entry.waiting.take());
+            self.with(id, |end| match waiting {
+                Some(_) => end.abort(ResetReason::Refused),
+                None => end.close(),
+            });
+        }
+    }
+
+    /// The process was killed or lost: breaks every stream.
+    pub fn kill(&mut self) {
+        self.end();
+        self.with_all(|end| end.abort(ResetReason::ProcessGone));
+    }
+
+    /// Whether there is no stream left, and nothing to send.
+    pub fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// The world's verbs.
+impl Side {
+    /// Stops acknowledgements and sends of all streams, and everything that the process could do,
+    /// and returns the state as of now.
+    pub fn seal(&mut self) -> (Vec<Listener>, Vec<Stream>) {
+        if self.mode == Mode::Running {
+            self.mode = Mode::Sealed;
+            for entry in self.entries.values_mut() {
+                entry.end.seal();
+            }
+        }
+        let listeners = self.listeners.iter().map(|listener| Listener {
+            name: listener.name.clone(),
+            queue: listener.waiting.iter().copied().collect(),
+        });
+        let streams = self.entries.values().map(|entry| entry.end.export());
+        (listeners.collect(), streams.collect())
+    }
+
+    /// Goes on after a seal whose snapshot was not moved away.
+    pub fn unseal(&mut self) {
+        if self.mode != Mode::Sealed {
+            return;
+        }
+        self.mode = Mode::Running;
+        self.with_all(End::unseal);
+        self.let_in();
+    }
+
+    /// Acts under `epoch` from now on, if that is later than before: a move was taken back. Follow up
+    /// with [`Side::unseal`] and [`Side::resume`].
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.with_all(|end| end.set_epoch(epoch));
+        }
+    }
+
+    /// Makes a process that is being moved here known to the anchors of its streams. May be repeated.
+    /// Not for one that is restored from an older state: that one claims the process and resumes, and
+    /// nothing flows before it and the anchor have compared where they stand.
+    pub fn attach(&mut self) {
+        self.with_all(End::attach);
+    }
+
+    /// Whether every stream's anchor has answered, or the stream is over.
+    pub fn all_attached(&self) -> bool {
+        self.unattached == 0
+    }
+
+    /// The process is this node's: goes on, and tells every anchor.
+    pub fn resume(&mut self) {
+        if matches!(self.mode, Mode::StandingBy | Mode::Running) {
+            self.mode = Mode::Running;
+            self.with_all(End::resume);
+            self.let_in();
+        }
+    }
+
+    /// The process is another node's, under `epoch`: forgets everything. Connections that were held
+    /// back are sent on to look for it.
+    pub fn leave(&mut self, epoch: Epoch) {
+        self.mode = Mode::Left;
+        self.epoch = self.epoch.max(epoch);
+        self.entries.clear();
+        self.ready.clear();
+        self.lazy.clear();
+        self.unattached = 0;
+        for answer in self.answers.values_mut() {
+            answer.1 = Body::NotHere;
+        }
+        for (id, (from, _)) in std::mem::take(&mut self.held_back) {
+            self.answer(id, from, Body::NotHere);
+        }
+    }
+
+    /// The link to a node is gone.
+    pub fn link_down(&mut self, node: NodeId) {
+        self.with_all(|end| {
+            if end.peer() == node {
+                end.link_down();
+            }
+        });
+    }
+
+    /// There is a new link to a node.
+    pub fn link_up(&mut self, node: NodeId) {
+        self.with_all(|end| {
+            if end.peer() == node {
+                end.link_up();
+            }
+        });
+    }
+
+    /// A node is gone for good, and with it the clients whose anchor it was.
+    pub fn anchor_gone(&mut self, node: NodeId) {
+        self.with_all(|end| {
+            if end.peer() == node {
+                end.peer_gone(ResetReason::ClientGone);
+            }
+        });
+    }
+
+    /// There is nothing else to do: acknowledges what has not been. Costs nothing where nothing was
+    /// received or read since the last time.
+    pub fn flush(&mut self) {
+        for id in std::mem::take(&mut self.lazy) {
+            self.with(id, End::flush);
+        }
+    }
+
+    /// Takes a frame that the node `from` has sent to this process. The change tells whether the
+    /// process is to be woken.
+    pub fn handle(&mut self, from: NodeId, frame: StreamFrame) -> Change {
+        if frame.process != self.process || frame.to != frame::End::Process {
+            self.ignored.foreign += 1;
+            return Change::default();
+        }
+        let id = frame.stream;
+        let begins = matches!(frame.body, Body::Open { .. } | Body::Resume { .. });
+        if frame.epoch < self.epoch && begins && self.mode != Mode::StandingBy {
+            // The anchor has not heard of this owner; it shall look again.
+            self.ignored.older_epoch += 1;
+            self.answer(id, from, Body::NotHere);
+            return Change::default();
+        }
+        if self.entries.contains_key(&id) {
+            let data = matches!(frame.body, Body::Data { .. });
+            let change = self.with(id, |end| end.handle(from, frame));
+            if data {
+                self.lazy.insert(id);
+            }
+            return change.unwrap_or_default();
+        }
+        if frame.epoch != self.epoch && self.mode != Mode::Left {
+            if frame.epoch < self.epoch {
+                self.ignored.older_epoch += 1;
+            } else {
+                self.ignored.newer_epoch += 1;
+            }
+            return Change::default();
+        }
+        match (self.mode, &frame.body) {
+            (Mode::Left, body) if deserves_answer(body) => self.answer(id, from, Body::NotHere),
+            (Mode::Running, Body::Open { .. }) => return self.open(from, frame),
+            (Mode::StandingBy | Mode::Sealed, Body::Open { .. }) => {
+                if self.held_back.len() < self.config.max_queue {
+                    self.held_back.insert(id, (from, frame));
+                }
+            }
+            (_, Body::Reset(_)) => {
+                self.held_back.remove(&id);
+            }
+            (_, body) if deserves_answer(body) => {
+                self.answer(id, from, Body::Reset(ResetReason::Closed));
+            }
+            _ => {}
+        }
+        Change::default()
+    }
+
+    fn open(&mut self, from: NodeId, frame: StreamFrame) -> Change {
+        let Body::Open {
+            listener,
+            peer,
+            window,
+        } = frame.body
+        else {
+            return Change::default();
+        };
+        let id = frame.stream;
+        let full = self.ended || self.entries.len() >= self.config.max_streams;
+        let queue = self.listeners.get_mut(usize::from(listener));
+        let Some(queue) =
+            queue.filter(|queue| !full && queue.waiting.len() < self.config.max_queue)
+        else {
+            self.answer(id, from, Body::Reset(ResetReason::Refused));
+            return Change::default();
+        };
+        queue.waiting.push_back(id);
+        let first = queue.waiting.len() == 1;
+        let config = &self.config;
+        let end = End::accept(
+            self.process,
+            id,
+            self.me,
+            from,
+            self.epoch,
+            &peer,
+            window,
+            config,
+        );
+        self.insert(id, end, Some(listener));
+        Change {
+            readiness: first,
+            state: true,
+        }
+    }
+
+    /// Opens the connections that were held back.
+    fn let_in(&mut self) {
+        for (from, frame) in std::mem::take(&mut self.held_back).into_values() {
+            self.handle(from, frame);
+        }
+    }
+
+    fn answer(&mut self, id: StreamId, to: NodeId, body: Body) {
+        if self.answers.len() < MAX_ANSWERS {
+            self.answers.insert(id, (to, body));
+        }
+    }
+
+    /// The next frame to carry. Streams take turns, one frame each.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.mode == Mode::Sealed {
+            return None;
+        }
+        if self.mode != Mode::StandingBy
+            && let Some((stream, (to, body))) = self.answers.pop_first()
+        {
+            let frame = StreamFrame {
+                process: self.process,
+                stream,
+                to: frame::End::Anchor,
+                epoch: self.epoch,
+                body,
+            };
+            return Some(Transmit { to, frame });
+        }
+        while let Some(id) = self.ready.pop_front() {
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            entry.ready = false;
+            // Puts it at the back of the queue if there is more, and drops it if that was all.
+            if let Some(Some(transmit)) = self.with(id, End::poll_transmit) {
+                return Some(transmit);
+            }
+        }
+        None
+    }
+}
+
+/// Whether the offsets of a stream can be.
+fn is_sound(stream: &Stream) -> bool {
+    let unread = stream.unread.len() as u64;
+    let end = stream.end.unwrap_or(stream.received);
+    stream.acknowledged <= MAX_OFFSET
+        && stream.received <= MAX_OFFSET
+        && stream.received >= unread
+        && end >= stream.received
+}
+
+fn add(sum: &mut Ignored, more: Ignored) {
+    sum.older_epoch += more.older_epoch;
+    sum.newer_epoch += more.newer_epoch;
+    sum.foreign += more.foreign;
+    sum.early += more.early;
+}
