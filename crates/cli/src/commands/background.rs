@@ -1,0 +1,103 @@
+//! Starts a node that outlives the command: this program again, in a session of its own.
+//!
+//! The node says that it is ready as any does with `--json`: one line on standard output. So the
+//! command ends as soon as the node answers, or as soon as it is known that it never will.
+
+use super::node::Ready;
+use crate::failure::{Failure, code};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How much of the log is looked at for the reason of a failure.
+const TAIL_BYTES: u64 = 4096;
+
+/// The log of a node in the background.
+pub fn log_path(state: &Path) -> PathBuf {
+    state.join("limosa.log")
+}
+
+/// Starts `limosa ARGS` in the background and waits until it is ready.
+pub fn start(state: &Path, args: &[String]) -> Result<Ready, Failure> {
+    let path = log_path(state);
+    let log = open_log(state, &path).map_err(|error| Failure::file("write", &path, &error))?;
+    let begin = log.metadata().map_or(0, |metadata| metadata.len());
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("cannot find this program's file: {error}")))?;
+    let mut child = Command::new(program)
+        .arg("--state")
+        .arg(state)
+        .arg("--json")
+        .args(args)
+        .arg("--background")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot start a node in the background: {error}")))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // The end of the output without a line is a failure too, looked at below.
+        let _ = BufReader::new(stdout).read_line(&mut line);
+    }
+    if let Ok(ready) = serde_json::from_str(&line) {
+        return Ok(ready);
+    }
+    let status = child.wait();
+    let code = status.ok().and_then(|status| status.code());
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    let code = code.filter(|code| *code != 0).unwrap_or(code::FAILED);
+    let said = said_last(&path, begin);
+    Err(Failure::with_code(
+        code,
+        said.unwrap_or_else(|| format!("the node ended at once; see {}", path.display())),
+    ))
+}
+
+fn open_log(state: &Path, path: &Path) -> std::io::Result<File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)?;
+    File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// The last error message that was written to the log after `begin`.
+fn said_last(path: &Path, begin: u64) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let end = file.metadata().ok()?.len();
+    let from = begin.max(end.saturating_sub(TAIL_BYTES));
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut messages = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("limosa: "));
+    messages.next_back().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failure_is_the_last_message_of_this_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        fs::write(&path, "limosa: an old failure\n").unwrap();
+        let begin = fs::metadata(&path).unwrap().len();
+        assert_eq!(said_last(&path, begin), None);
+        let more =
+            "limosa: an old failure\n2026 INFO starting\nlimosa: port in use; choose another\n";
+        fs::write(&path, more).unwrap();
+        let said = said_last(&path, begin);
+        assert_eq!(said.as_deref(), Some("port in use; choose another"));
+    }
+}

@@ -1,0 +1,98 @@
+//! The commands, one file per group.
+
+pub mod background;
+pub mod bench;
+pub mod completion;
+pub mod demo;
+pub mod node;
+pub mod process;
+pub mod run;
+pub mod state;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Failure, code};
+use daemon::client::Client;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What all commands share.
+pub struct Context {
+    state: Option<PathBuf>,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+impl Context {
+    /// The state directory of this machine's node.
+    pub fn state(&self) -> Result<PathBuf, Failure> {
+        if let Some(state) = &self.state {
+            return Ok(state.clone());
+        }
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        absolute("XDG_STATE_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+            .map(|path| path.join("limosa"))
+            .ok_or_else(|| {
+                let message = "there is no home directory to keep state in; name a directory with \
+                               --state or LIMOSA_STATE";
+                Failure::with_code(code::USAGE, message)
+            })
+    }
+
+    /// Calls this machine's node.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(daemon::socket_path(&self.state()?)))
+    }
+}
+
+/// Does what the command line says.
+pub fn perform(cli: Cli) -> Result<ExitCode, Failure> {
+    let context = Context {
+        state: cli.state,
+        json: cli.json,
+    };
+    match cli.command {
+        Command::Run(command) => command.perform(&context),
+        Command::Ps(command) => finish(command.perform(&context)),
+        Command::Inspect(command) => finish(command.perform(&context)),
+        Command::Logs(command) => finish(command.perform(&context)),
+        Command::Wait(command) => finish(command.perform(&context)),
+        Command::Stop(command) => finish(command.perform(&context)),
+        Command::Kill(command) => finish(command.perform(&context)),
+        Command::Rm(command) => finish(command.perform(&context)),
+        Command::Migrate(command) => finish(command.perform(&context)),
+        Command::Checkpoint(command) => finish(command.perform(&context)),
+        Command::Restore(command) => finish(command.perform(&context)),
+        Command::Up(command) => command.perform(&context),
+        Command::Join(command) => command.perform(&context),
+        Command::Down(command) => finish(command.perform(&context)),
+        Command::Nodes(command) => finish(command.perform(&context)),
+        Command::Ticket(command) => finish(command.perform(&context)),
+        Command::Demo(command) => command.perform(&context),
+        Command::Bench(command) => Ok(command.perform(&context)),
+        Command::Completion(command) => command.perform().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Runs a command that only asks: one thread is enough.
+fn finish(work: impl Future<Output = Result<(), Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    runtime.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A runtime for what carries load.
+fn workers() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::with_code(code::NOT_STARTED, format!("cannot start: {error}")))
+}

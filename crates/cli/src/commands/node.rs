@@ -1,0 +1,328 @@
+//! Nodes: `up join down nodes ticket`.
+
+use super::{Context, background, workers};
+use crate::failure::Failure;
+use crate::output;
+use crate::progress::during;
+use crate::signals::asked_to_end;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use wire::NodeId;
+use wire::api::{NodeInfo, NodeState};
+use wire::ticket::Ticket;
+
+/// What a node that was told to end may take for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts a node on this machine. The first node of a fleet prints a ticket with which others join.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa up                                  in the foreground, until Ctrl-C
+  limosa up -d                               in the background, until `limosa down`
+  limosa up --listen-link 192.0.2.7:7700     for other machines to join
+
+A node that has been in a fleet before comes back to it.")]
+pub struct Up {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Starts a node on this machine that joins the fleet of another.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa join limosa-mfrgg... -d
+  limosa --state /tmp/two join limosa-mfrgg... --name two    a second node on one machine
+
+Whoever has the ticket can join: treat it as a password. `limosa ticket` prints it again.")]
+pub struct Join {
+    /// What `limosa up` or `limosa ticket` printed on a machine of the fleet
+    ticket: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// In the background; the log goes to limosa.log in the state directory
+    #[arg(short = 'd', long)]
+    detach: bool,
+    /// A name for people [default: the machine's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where other nodes reach this one; for nodes on other machines, name an address they can reach
+    #[arg(long, value_name = "ADDR:PORT", default_value = daemon::DEFAULT_LISTEN)]
+    listen_link: String,
+    /// This process is the one in the background.
+    #[arg(long, hide = true)]
+    background: bool,
+    /// End and remove the state directory when standard input ends.
+    #[arg(long, hide = true)]
+    ephemeral: bool,
+}
+
+/// What a node tells once it answers; one line with --json.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Its id.
+    node: NodeId,
+    /// Its name.
+    name: String,
+    /// Where its links listen.
+    address: String,
+    /// Lets others join.
+    ticket: String,
+    /// Where its API listens.
+    socket: PathBuf,
+}
+
+impl Up {
+    pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
+        self.node.perform(context, None)
+    }
+}
+
+impl Join {
+    pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
+        self.node.perform(context, Some(&self.ticket))
+    }
+}
+
+impl NodeArgs {
+    fn perform(&self, context: &Context, ticket: Option<&str>) -> Result<ExitCode, Failure> {
+        let state = context.state()?;
+        // A wrong ticket is said here, not in the log of a node in the background.
+        let join: Option<Ticket> = ticket
+            .map(|text| text.trim().parse().map_err(Failure::new))
+            .transpose()?;
+        if self.detach {
+            let ready = background::start(&state, &self.again(ticket))?;
+            return match context.json {
+                true => output::json(&ready),
+                false => output::line(&self.introduce(&ready, &state)),
+            }
+            .map(|()| ExitCode::SUCCESS);
+        }
+        if self.background {
+            // A session of its own: the terminal's end is not the node's.
+            let _ = rustix::process::setsid();
+        }
+        log_to_stderr();
+        let config = daemon::NodeConfig {
+            state_dir: state.clone(),
+            name: self.name.clone().unwrap_or_else(machine_name),
+            listen: self.listen_link.clone(),
+            join,
+            ..daemon::NodeConfig::default()
+        };
+        let stdin_ends = self.ephemeral;
+        let runtime = workers()?;
+        let ran = runtime.block_on(daemon::run_node(
+            config,
+            |ready| self.announce(context, &state, ready),
+            ended(stdin_ends),
+        ));
+        // What still runs in threads must not hold up the end.
+        runtime.shutdown_timeout(Duration::from_millis(500));
+        if self.ephemeral {
+            let _ = std::fs::remove_dir_all(&state);
+        }
+        ran.map_err(Failure::new)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The arguments with which the node in the background is started.
+    fn again(&self, ticket: Option<&str>) -> Vec<String> {
+        let mut args = match ticket {
+            Some(ticket) => vec!["join".to_owned(), ticket.to_owned()],
+            None => vec!["up".to_owned()],
+        };
+        if let Some(name) = &self.name {
+            args.extend(["--name".to_owned(), name.clone()]);
+        }
+        args.extend(["--listen-link".to_owned(), self.listen_link.clone()]);
+        args
+    }
+
+    fn announce(&self, context: &Context, state: &Path, ready: daemon::Ready) {
+        let ready = Ready {
+            node: ready.node,
+            name: ready.name,
+            address: ready.address,
+            ticket: ready.ticket,
+            socket: ready.socket,
+        };
+        let printed = if context.json {
+            output::json(&ready)
+        } else {
+            output::line(&self.introduce(&ready, state))
+        };
+        if let Err(failure) = printed {
+            // The node is of use although no one reads this.
+            failure.report();
+        }
+    }
+
+    /// What a person wants to know once a node is up.
+    fn introduce(&self, ready: &Ready, state: &Path) -> String {
+        let Ready {
+            node,
+            name,
+            address,
+            ticket,
+            ..
+        } = ready;
+        let short = node.short();
+        let end = if self.detach {
+            let log = background::log_path(state);
+            format!("Its log is {}. Stop it with `limosa down`.", log.display())
+        } else {
+            "Stop it with Ctrl-C or `limosa down`.".to_owned()
+        };
+        let join = if ticket.is_empty() {
+            "The node that keeps the directory does not answer now; `limosa ticket` will print the \
+             ticket when it does."
+                .to_owned()
+        } else {
+            format!("Another node joins with:\n\n  limosa join {ticket}")
+        };
+        format!("node {name} ({short}) is up; its links listen on {address}\n\n{join}\n\n{end}")
+    }
+}
+
+/// Waits for what ends a node in the foreground.
+async fn ended(stdin_ends: bool) {
+    tokio::select! {
+        _ = asked_to_end() => {}
+        () = end_of_stdin(), if stdin_ends => {}
+    }
+}
+
+/// Standard input ends when the process that holds its other end does, however it ends.
+async fn end_of_stdin() {
+    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        drop(ended);
+    });
+    let _ = wait.await;
+}
+
+/// The machine's name up to the first dot.
+fn machine_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    match name.split('.').next() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => "node".to_owned(),
+    }
+}
+
+/// Diagnostics go to standard error; LIMOSA_LOG chooses them, as in `LIMOSA_LOG=daemon=debug`.
+fn log_to_stderr() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // Fails only if it was done before.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .try_init();
+}
+
+/// Stops the node on this machine. Processes that it runs end with it.
+#[derive(Debug, Args)]
+pub struct Down {}
+
+impl Down {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        client.shutdown().await?;
+        let gone = async {
+            let deadline = Instant::now() + PATIENCE;
+            while client.version().await.is_ok() {
+                if Instant::now() > deadline {
+                    return Err(Failure::new(format!(
+                        "the node was told to stop, but still answers after {} s; see its log",
+                        PATIENCE.as_secs()
+                    )));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        };
+        during("waiting for the node to end", gone).await
+    }
+}
+
+/// Lists the nodes of the fleet, as this machine's node sees them.
+#[derive(Debug, Args)]
+pub struct Nodes {}
+
+impl Nodes {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let nodes = context.client()?.nodes().await?;
+        if context.json {
+            return output::json(&nodes);
+        }
+        let row = |node: &NodeInfo| {
+            let state = match node.state {
+                NodeState::Alive => "alive",
+                NodeState::Suspect => "suspect",
+                NodeState::Dead => "dead",
+            };
+            let notes = [(node.this, "this node"), (node.directory, "directory")];
+            let notes = notes
+                .iter()
+                .filter(|(holds, _)| *holds)
+                .map(|(_, note)| *note);
+            vec![
+                node.name.clone(),
+                node.id.short(),
+                node.address.clone(),
+                state.to_owned(),
+                node.processes.to_string(),
+                node.version.clone(),
+                notes.collect::<Vec<_>>().join(", "),
+            ]
+        };
+        output::table(
+            &[
+                "NAME",
+                "ID",
+                "ADDRESS",
+                "STATE",
+                "PROCESSES",
+                "VERSION",
+                "NOTES",
+            ],
+            nodes.iter().map(row),
+        )
+    }
+}
+
+/// Prints the ticket with which another machine joins this fleet. Treat it as a password.
+#[derive(Debug, Args)]
+pub struct PrintTicket {}
+
+#[derive(Serialize)]
+struct TicketOutput {
+    ticket: String,
+}
+
+impl PrintTicket {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let ticket = context.client()?.ticket().await?;
+        match context.json {
+            true => output::json(&TicketOutput { ticket }),
+            false => output::line(&ticket),
+        }
+    }
+}

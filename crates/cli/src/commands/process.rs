@@ -1,0 +1,317 @@
+//! Looking at processes and ending them: `ps inspect logs wait stop kill rm`.
+
+use super::Context;
+use crate::failure::Failure;
+use crate::output;
+use crate::progress::during;
+use clap::Args;
+use daemon::client::ClientError;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io::Write;
+use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
+
+/// Lists the processes of the whole fleet.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa ps
+  limosa ps -a --json
+  limosa rm $(limosa ps -aq)")]
+pub struct Ps {
+    /// Also those that have ended or were lost with their node
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Ps {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let mut processes = context.client()?.processes(false).await?;
+        let ended = |state| matches!(state, ProcessState::Exited | ProcessState::Lost);
+        processes.retain(|process| self.all || !ended(process.state));
+        processes.sort_by_key(|process| (process.age_seconds, process.id));
+        if self.quiet {
+            let ids: Vec<String> = processes
+                .iter()
+                .map(|process| process.id.to_string())
+                .collect();
+            return match (context.json, ids.is_empty()) {
+                (true, _) => output::json(&ids),
+                (false, true) => Ok(()),
+                (false, false) => output::line(&ids.join("\n")),
+            };
+        }
+        if context.json {
+            return output::json(&processes);
+        }
+        let row = |process: &ProcessInfo| {
+            vec![
+                process.id.to_string(),
+                process.name.clone(),
+                process.node_name.clone(),
+                state(process),
+                output::age(process.age_seconds),
+                output::bytes(process.memory_bytes),
+                process.moves.to_string(),
+                process.connections.to_string(),
+                listeners(&process.listeners).join(", "),
+            ]
+        };
+        output::table(
+            &[
+                "ID", "NAME", "NODE", "STATE", "AGE", "MEMORY", "MOVES", "CONNS", "LISTENS",
+            ],
+            processes.iter().map(row),
+        )
+    }
+}
+
+/// A state in words.
+fn state(process: &ProcessInfo) -> String {
+    match (process.state, process.exit_code) {
+        (ProcessState::Starting, _) => "starting".to_owned(),
+        (ProcessState::Running, _) => "running".to_owned(),
+        (ProcessState::Moving, _) => "moving".to_owned(),
+        (ProcessState::Exited, Some(code)) => format!("exited ({code})"),
+        (ProcessState::Exited, None) => "ended".to_owned(),
+        (ProcessState::Lost, _) => "lost".to_owned(),
+    }
+}
+
+/// `ADDR:PORT`, with the names where there are several.
+fn listeners(listeners: &[ListenerInfo]) -> Vec<String> {
+    let several = listeners.len() > 1;
+    let text = |listener: &ListenerInfo| match several {
+        true => format!("{}={}", listener.name, listener.address),
+        false => listener.address.clone(),
+    };
+    listeners.iter().map(text).collect()
+}
+
+/// Tells everything about a process.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Name, id, or the first digits of the id
+    process: String,
+}
+
+impl Inspect {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let process = context.client()?.inspect(&self.process).await?;
+        if context.json {
+            return output::json(&process);
+        }
+        output::line(describe(&process).trim_end())
+    }
+}
+
+fn describe(process: &ProcessInfo) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: String| {
+        let _ = writeln!(text, "{:<12} {value}", format!("{name}:"));
+    };
+    field("id", process.id.to_string());
+    field("name", process.name.clone());
+    field("state", state(process));
+    if let Some(reason) = &process.reason {
+        field("reason", reason.clone());
+    }
+    field(
+        "node",
+        format!("{} ({})", process.node_name, process.node.short()),
+    );
+    field("epoch", process.epoch.to_string());
+    field("image", process.image.to_string());
+    field("age", output::age(process.age_seconds));
+    field("memory", output::bytes(process.memory_bytes));
+    field("freezes", process.freezes.to_string());
+    field("moves", process.moves.to_string());
+    field("connections", process.connections.to_string());
+    for listener in &process.listeners {
+        let ListenerInfo {
+            name,
+            anchor,
+            address,
+        } = listener;
+        field(
+            "listener",
+            format!("{name} at {address}, anchor {}", anchor.short()),
+        );
+    }
+    text
+}
+
+/// Prints what a process wrote to standard output and error, each to its own.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa logs bank --tail 20
+  limosa logs -f bank            goes on, through moves, until the process ends")]
+pub struct Logs {
+    /// Name, id, or the first digits of the id
+    process: String,
+    /// Go on with what it writes from now on, until it ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    tail: Option<u64>,
+}
+
+/// One piece of a log in JSON; one object per line.
+#[derive(Serialize)]
+struct Piece<'a> {
+    stream: &'static str,
+    text: std::borrow::Cow<'a, str>,
+}
+
+impl Logs {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let mut logs = client.logs(&self.process, self.follow, self.tail).await?;
+        while let Some((stream, bytes)) = logs.next().await? {
+            let to_error = stream == 2;
+            if context.json {
+                let piece = Piece {
+                    stream: if to_error { "stderr" } else { "stdout" },
+                    text: String::from_utf8_lossy(&bytes),
+                };
+                // Never indented: a reader takes it line by line.
+                let text = serde_json::to_string(&piece).map_err(Failure::new)?;
+                output::line(&text)?;
+            } else if to_error {
+                std::io::stderr().write_all(&bytes)?;
+            } else {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&bytes)?;
+                stdout.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Several processes at once: all are tried, what fails is said, the first failure's code counts.
+async fn each<'a, F>(
+    context: &Context,
+    processes: &'a [String],
+    act: impl Fn(&'a str) -> F,
+    show: impl Fn(&str, &ProcessInfo) -> String,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<ProcessInfo, ClientError>>,
+{
+    let mut results = Vec::new();
+    let mut first = None;
+    for process in processes {
+        match act(process).await {
+            Ok(info) if context.json => results.push(info),
+            Ok(info) => output::line(&show(process, &info))?,
+            Err(error) => {
+                let code = Failure::from(error).report();
+                first.get_or_insert(code);
+            }
+        }
+    }
+    if context.json {
+        output::json(&results)?;
+    }
+    first.map_or(Ok(()), |code| Err(Failure::quiet(code)))
+}
+
+/// Waits until processes have ended, and prints the exit code of each.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Names, ids, or the first digits of ids
+    #[arg(required = true)]
+    processes: Vec<String>,
+}
+
+impl Wait {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let wait = async |process: &str| client.wait(process).await;
+        each(context, &self.processes, wait, |_, info| {
+            match info.exit_code {
+                Some(code) => code.to_string(),
+                None => info.reason.clone().unwrap_or_else(|| state(info)),
+            }
+        })
+        .await
+    }
+}
+
+/// Ends processes: closes their listeners, waits for open connections, then kills.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Names, ids, or the first digits of ids
+    #[arg(required = true)]
+    processes: Vec<String>,
+    /// How long to wait for open connections
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+}
+
+impl Stop {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let stop = async |process: &str| {
+            let stopped = client.stop(process, Some(self.timeout));
+            during(&format!("stopping {process}"), stopped).await
+        };
+        each(context, &self.processes, stop, |process, _| {
+            process.to_owned()
+        })
+        .await
+    }
+}
+
+/// Ends processes at once.
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// Names, ids, or the first digits of ids
+    #[arg(required = true)]
+    processes: Vec<String>,
+}
+
+impl Kill {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let kill = async |process: &str| client.kill(process).await;
+        each(context, &self.processes, kill, |process, _| {
+            process.to_owned()
+        })
+        .await
+    }
+}
+
+/// Forgets ended processes and their logs.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Names, ids, or the first digits of ids
+    #[arg(required = true)]
+    processes: Vec<String>,
+    /// Kill those that still run
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Rm {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        // What was removed is described as it was before.
+        let remove = async |process: &str| {
+            let info = client.inspect(process).await?;
+            client.remove(process, self.force).await?;
+            Ok(info)
+        };
+        each(context, &self.processes, remove, |process, _| {
+            process.to_owned()
+        })
+        .await
+    }
+}

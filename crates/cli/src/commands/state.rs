@@ -1,0 +1,204 @@
+//! A process as something that can be carried: `migrate checkpoint restore`.
+
+use super::Context;
+use crate::failure::{Failure, code};
+use crate::listen::Listen;
+use crate::output;
+use crate::progress::during;
+use clap::Args;
+use serde::Serialize;
+use std::fs::{self, File};
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+/// Moves a process to another node. Its memory, files, timers and open connections come along;
+/// clients stay connected to the node where they connected, and notice nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa migrate bank --to two
+  limosa migrate bank --to two --json
+
+If the target refuses, dies or vanishes before the process is handed over, the process goes on
+where it is, and the reason is said.")]
+pub struct Migrate {
+    /// Name, id, or the first digits of the id
+    process: String,
+    /// The node to move to: name, id, or the first digits of the id
+    #[arg(long, value_name = "NODE")]
+    to: String,
+}
+
+impl Migrate {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let Migrate { process, to } = &self;
+        let message = format!("moving {process} to {to}");
+        let report = during(&message, client.migrate(process, to)).await?;
+        if context.json {
+            return output::json(&report);
+        }
+        output::line(&format!(
+            "{process} runs on {to}: {} moved, frozen for {}, {} in all",
+            output::bytes(report.bytes),
+            output::milliseconds(report.frozen_ms),
+            output::milliseconds(report.total_ms)
+        ))
+    }
+}
+
+/// Writes a running process to a file, from which it can be continued anywhere. It runs on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa checkpoint bank -o bank.snap
+  limosa checkpoint bank -o - | ssh elsewhere limosa restore -
+
+The file holds the program and all of the process's memory and files: treat it as secret as these.
+Connections that are open now are reset when an older state is restored.")]
+pub struct Checkpoint {
+    /// Name, id, or the first digits of the id
+    process: String,
+    /// The file to write, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    process: &'a str,
+    file: &'a Path,
+    bytes: u64,
+}
+
+impl Checkpoint {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let Checkpoint { process, output } = &self;
+        let message = format!("writing {process} to {}", output.display());
+        if output == Path::new("-") {
+            if std::io::stdout().is_terminal() {
+                let message = "standard output is a terminal; name a file with -o, or pipe it on";
+                return Err(Failure::with_code(code::USAGE, message));
+            }
+            let mut stdout = tokio::io::stdout();
+            during(&message, client.checkpoint(process, &mut stdout)).await?;
+            return Ok(());
+        }
+        let beside = Beside::create(output)?;
+        let mut file = tokio::fs::File::from_std(beside.open()?);
+        let bytes = during(&message, client.checkpoint(process, &mut file)).await?;
+        let failed = |error| Failure::file("write", output, &error);
+        file.sync_all().await.map_err(failed)?;
+        beside.keep()?;
+        if context.json {
+            let file = output;
+            return output::json(&Written {
+                process,
+                file,
+                bytes,
+            });
+        }
+        let (size, path) = (output::bytes(bytes), output.display());
+        output::line(&format!("{process} written to {path} ({size}); it runs on"))
+    }
+}
+
+/// A file that takes its name only once it is whole.
+struct Beside {
+    target: PathBuf,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Beside {
+    fn create(target: &Path) -> Result<Beside, Failure> {
+        if target.is_dir() {
+            let target = target.display();
+            return Err(Failure::new(format!(
+                "`{target}` is a directory; name a file in it"
+            )));
+        }
+        let mut path = target.as_os_str().to_owned();
+        path.push(format!(".part-{}", std::process::id()));
+        Ok(Beside {
+            target: target.to_owned(),
+            path: path.into(),
+            kept: false,
+        })
+    }
+
+    /// Readable by its owner alone: it holds the process's memory.
+    fn open(&self) -> Result<File, Failure> {
+        use std::os::unix::fs::OpenOptionsExt;
+        File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(|error| Failure::file("write", &self.target, &error))
+    }
+
+    fn keep(mut self) -> Result<(), Failure> {
+        fs::rename(&self.path, &self.target)
+            .map_err(|error| Failure::file("write", &self.target, &error))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Continues a process from a checkpoint file. The first to do so takes the old identity if it is
+/// free; further ones become processes of their own.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa restore bank.snap
+  limosa restore bank.snap --name bank-2 --listen 8081 --on two")]
+pub struct Restore {
+    /// The checkpoint file, or - for standard input
+    file: PathBuf,
+    /// A name for the process [default: its old one]
+    #[arg(long)]
+    name: Option<String>,
+    /// The node to run it on: name, id, or the first digits of the id [default: this one]
+    #[arg(long, value_name = "NODE")]
+    on: Option<String>,
+    /// Other places for its listeners, in their order; may be given several times
+    #[arg(long, value_name = "[ADDR:]PORT")]
+    listen: Vec<Listen>,
+}
+
+impl Restore {
+    pub async fn perform(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let file = if self.file == Path::new("-") {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+            bytes
+        } else {
+            fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?
+        };
+        let listen: Vec<String> = self
+            .listen
+            .iter()
+            .map(|listen| listen.spec().address)
+            .collect();
+        let (name, on) = (self.name.as_deref(), self.on.as_deref());
+        let message = format!("restoring {}", self.file.display());
+        let process = during(&message, client.restore(file, name, on, &listen)).await?;
+        if context.json {
+            return output::json(&process);
+        }
+        output::line(&process.id.to_string())
+    }
+}

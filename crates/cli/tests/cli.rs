@@ -1,0 +1,514 @@
+//! The real binary, with what people and scripts do to it. Nothing here needs more than one node.
+
+mod common;
+
+use common::{Done, Node, guest, limosa, run, run_with_input};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+
+fn hello(args: &[&str]) -> Done {
+    let mut command = limosa();
+    command.arg("run").arg(guest("hello")).arg("--").args(args);
+    command.output().unwrap().into()
+}
+
+/// Writes a module given as text to a file and runs it.
+fn run_text(text: &str) -> Done {
+    run_bytes(&wat::parse_str(text).unwrap())
+}
+
+fn run_bytes(bytes: &[u8]) -> Done {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("program.wasm");
+    fs::write(&path, bytes).unwrap();
+    limosa().arg("run").arg(path).output().unwrap().into()
+}
+
+#[test]
+fn wrong_flags_are_usage_errors_with_a_suggestion() {
+    run(["ps", "--jsn"]).fails(2, &["--json"]);
+    run(["migrte", "x"]).fails(2, &["migrate"]);
+    run(["migrate", "x"]).fails(2, &["--to"]);
+    run(["run", "x.wasm", "--listen", "http"]).fails(2, &["8080"]);
+    run(["run", "x.wasm", "--dir", "src"]).fails(2, &["SRC:DST"]);
+    run(["run", "x.wasm", "--on", "two"]).fails(2, &["--detach"]);
+    run(["run", "-d", "x.wasm", "--torture", "1"]).fails(2, &["--torture"]);
+    run(["bench", "speed"]).fails(2, &["speed"]);
+    run([]).fails(2, &["Usage", "demo"]);
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    assert!(run(["--help"]).succeeds().contains("Exit codes:"));
+    assert!(run(["run", "--help"]).succeeds().contains("127.0.0.1"));
+    assert!(run(["run", "--help"]).succeeds().contains("copy"));
+    assert!(run(["--version"]).succeeds().starts_with("limosa "));
+    let commands = "run ps inspect logs wait stop kill rm migrate checkpoint restore up join down \
+                    nodes ticket demo bench completion";
+    for command in commands.split_whitespace() {
+        let help = run([command, "--help"]);
+        assert!(help.succeeds().contains("Usage: limosa"), "{command}");
+    }
+}
+
+#[test]
+fn completions_generate_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let done = run(["completion", shell]);
+        let script = done.succeeds();
+        assert!(
+            script.contains("migrate") && script.contains("torture"),
+            "{shell}"
+        );
+    }
+    run(["completion", "tcsh"]).fails(2, &["bash"]);
+}
+
+#[test]
+fn what_is_no_program_is_refused_with_what_to_do() {
+    run(["run", "/nonexistent/x.wasm"]).fails(3, &["limosa: ", "/nonexistent/x.wasm"]);
+    run(["run", "/tmp"]).fails(1, &["/tmp"]);
+    run_bytes(b"#!/bin/sh\n").fails(126, &["limosa: ", "not a WebAssembly module"]);
+    run_bytes(b"").fails(126, &["not a WebAssembly module"]);
+    run_bytes(b"\0asm\x0d\0\x01\0").fails(126, &["component"]);
+    run_bytes(b"\0asm\x01\0\0\0\x01").fails(126, &["invalid WebAssembly"]);
+}
+
+#[test]
+fn an_unknown_import_is_named() {
+    let text = r#"(module (import "env" "launch" (func)) (func (export "_start") call 0))"#;
+    run_text(text).fails(126, &["`launch`", "`env`"]);
+}
+
+#[test]
+fn an_unsupported_feature_is_named_with_its_function() {
+    let text = r#"(module
+        (func $odd (export "odd") (return_call $odd))
+        (func (export "_start")))"#;
+    run_text(text).fails(126, &["odd", "tail call"]);
+}
+
+#[test]
+fn a_foreground_program_has_the_terminals_streams_and_its_exit_code() {
+    let mut command = limosa();
+    command.arg("run").arg(guest("hello")).env("SEEN", "here");
+    command.args([
+        "-e",
+        "A=1",
+        "--env",
+        "SEEN",
+        "-e",
+        "NOT_SET_ANYWHERE",
+        "--",
+        "one",
+        "--json",
+    ]);
+    let done = run_with_input(&mut command, b"first\nsecond");
+    let expected = "hello\nargument 1: one\nargument 2: --json\nenvironment: A=1\n\
+                    environment: SEEN=here\nline 1: first\nline 2: second\nend of input\n";
+    assert_eq!((done.code, &done.out[..], &done.err[..]), (0, expected, ""));
+
+    assert_eq!(hello(&["exit", "7"]).code, 7);
+    assert_eq!(hello(&["exit", "0"]).code, 0);
+    hello(&["trap"]).fails(134, &["limosa: ", "unreachable"]);
+}
+
+#[test]
+fn a_directory_is_copied_into_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("result"), "from outside\n").unwrap();
+    let mut command = limosa();
+    command.arg("run").arg(guest("files"));
+    command
+        .arg("--dir")
+        .arg(format!("{}:/keep", directory.path().display()));
+    let done = Done::from(command.args(["--", "1", "print"]).output().unwrap());
+    assert!(done.succeeds().contains("from outside"), "{}", done.out);
+    // It works on a copy.
+    let kept = fs::read_to_string(directory.path().join("result")).unwrap();
+    assert_eq!(kept, "from outside\n");
+
+    run(["run", "x.wasm", "--dir", "/nonexistent:/x"]).fails(3, &["x.wasm"]);
+    let mut command = limosa();
+    command
+        .arg("run")
+        .arg(guest("hello"))
+        .args(["--dir", "/nonexistent:/x"]);
+    Done::from(command.output().unwrap()).fails(3, &["/nonexistent"]);
+}
+
+#[test]
+fn torture_gives_the_output_of_a_plain_run() {
+    let plain = hello(&["recurse", "50"]);
+    for seed in ["1", "2", "3"] {
+        let mut command = limosa();
+        command.args(["run", "--torture", seed]).arg(guest("hello"));
+        let done = Done::from(command.args(["--", "recurse", "50"]).output().unwrap());
+        assert_eq!(done.succeeds(), plain.succeeds(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_foreground_server_listens_on_the_port_it_was_given() {
+    let mut command = limosa();
+    command
+        .arg("run")
+        .arg(guest("echo"))
+        .args(["--listen", "0"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Where a port was left to the system, it is said.
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    let address = line
+        .split_whitespace()
+        .find(|word| word.starts_with("127.0.0.1:"));
+    let mut stream = TcpStream::connect(address.unwrap_or_else(|| panic!("{line}"))).unwrap();
+    stream.write_all(b"over there\nQUIT\n").unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "over there\nQUIT\n");
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert!(done.succeeds().contains("connections 1"), "{}", done.out);
+}
+
+#[test]
+fn a_port_in_use_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = limosa();
+    command
+        .arg("run")
+        .arg(guest("echo"))
+        .args(["--listen", &address]);
+    Done::from(command.output().unwrap()).fails(125, &["limosa: ", &address, "in use"]);
+
+    let node = Node::start("alone", None);
+    let mut command = node.limosa();
+    command
+        .args(["run", "-d"])
+        .arg(guest("echo"))
+        .args(["--listen", &address]);
+    Done::from(command.output().unwrap()).fails(1, &[&address, "in use"]);
+    assert_eq!(
+        node.run(["ps", "-aq"]).succeeds(),
+        "",
+        "nothing stays behind"
+    );
+}
+
+#[test]
+fn without_a_daemon_every_command_says_how_to_start_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().to_str().unwrap();
+    let commands: [&[&str]; 14] = [
+        &["ps"],
+        &["nodes"],
+        &["ticket"],
+        &["down"],
+        &["inspect", "x"],
+        &["logs", "x"],
+        &["wait", "x"],
+        &["stop", "x"],
+        &["kill", "x"],
+        &["rm", "x"],
+        &["migrate", "x", "--to", "y"],
+        &["checkpoint", "x", "-o", "/tmp/limosa-test-never-written"],
+        &["ps", "--json"],
+        &["wait", "x", "y"],
+    ];
+    for command in commands {
+        let done = run(["--state", state]
+            .into_iter()
+            .chain(command.iter().copied()));
+        done.fails(4, &["limosa: ", "limosa up"]);
+        assert!(
+            done.out.is_empty() || command.contains(&"--json"),
+            "{}",
+            done.out
+        );
+    }
+    let mut command = limosa();
+    command
+        .args(["--state", state, "run", "-d"])
+        .arg(guest("hello"));
+    Done::from(command.output().unwrap()).fails(4, &["limosa up"]);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_output_quietly() {
+    let mut child = limosa()
+        .args(["completion", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert_eq!((done.code, &done.err[..]), (0, ""));
+}
+
+#[test]
+fn unknown_things_are_named() {
+    let node = Node::start("alone", None);
+    node.run(["inspect", "nobody"])
+        .fails(3, &["`nobody`", "limosa ps"]);
+    node.run(["logs", "nobody"]).fails(3, &["nobody"]);
+    node.run(["kill", "nobody", "noone"])
+        .fails(3, &["nobody", "noone"]);
+    node.run(["migrate", "nobody", "--to", "alone"])
+        .fails(3, &["nobody"]);
+    node.run(["restore", "/nonexistent.snap"])
+        .fails(3, &["/nonexistent.snap"]);
+    let id = node.start_guest("hello", &["--name", "ticker", "--", "tick", "0", "50"]);
+    node.run(["migrate", "ticker", "--to", "nowhere"])
+        .fails(3, &["`nowhere`", "limosa nodes"]);
+    node.run(["rm", "ticker"]).fails(1, &["ticker"]);
+    let mut command = node.limosa();
+    command
+        .args(["run", "-d", "--name", "ticker"])
+        .arg(guest("hello"));
+    Done::from(command.output().unwrap()).fails(1, &["ticker"]);
+    let mut command = node.limosa();
+    command
+        .args(["run", "-d", "--on", "nowhere"])
+        .arg(guest("hello"));
+    Done::from(command.output().unwrap()).fails(3, &["nowhere"]);
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken.snap");
+    fs::write(&broken, b"not a checkpoint").unwrap();
+    node.run(["restore", broken.to_str().unwrap()])
+        .fails(1, &["limosa: "]);
+    assert_eq!(node.run(["rm", "-f", &id]).succeeds(), id);
+}
+
+#[test]
+fn a_ticket_that_is_none_is_refused_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let state = state.to_str().unwrap();
+    for ticket in ["nonsense", "limosa-", "limosa-aaaaaaaa"] {
+        run(["--state", state, "join", "-d", ticket]).fails(1, &["limosa: ", "ticket"]);
+    }
+    assert!(!directory.path().join("state").exists());
+}
+
+#[test]
+fn a_process_is_seen_from_start_to_end() {
+    let node = Node::start("alone", None);
+    let id = node.start_guest("hello", &["--name", "greeter", "-e", "K=V", "--", "x"]);
+    assert_eq!(id.len(), 16, "{id}");
+    assert_eq!(node.run(["wait", "greeter"]).succeeds(), "0");
+    let logs = node.run(["logs", "greeter"]);
+    assert_eq!(
+        logs.succeeds(),
+        "hello\nargument 1: x\nenvironment: K=V\nend of input"
+    );
+    assert_eq!(
+        node.run(["logs", "--tail", "1", &id]).succeeds(),
+        "end of input"
+    );
+    assert_eq!(node.run(["ps"]).succeeds().lines().count(), 1);
+    let all = node.run(["ps", "-a"]);
+    assert!(all.succeeds().contains("exited (0)"), "{}", all.out);
+    let inspected = node.run(["inspect", &id[..6]]);
+    assert!(
+        inspected.succeeds().contains("greeter"),
+        "{}",
+        inspected.out
+    );
+    assert_eq!(node.run(["rm", "greeter"]).succeeds(), "greeter");
+    assert_eq!(node.run(["ps", "-aq"]).succeeds(), "");
+
+    let id = node.start_guest("hello", &["--", "exit", "9"]);
+    assert_eq!(node.run(["wait", &id]).succeeds(), "9");
+    let id = node.start_guest("hello", &["--", "tick", "0", "10"]);
+    assert_eq!(node.run(["kill", &id]).succeeds(), id);
+    let killed = node.run(["wait", "--json", &id]).json();
+    assert_eq!(killed[0]["state"], "exited");
+    assert_ne!(killed[0]["exit_code"], 0);
+}
+
+#[test]
+fn json_has_the_fields_that_programs_rely_on() {
+    let node = Node::start("alone", None);
+    let mut command = node.limosa();
+    command
+        .args(["run", "-d", "--json", "--name", "echo"])
+        .arg(guest("echo"));
+    let started = Done::from(command.args(["--listen", "web=0"]).output().unwrap()).json();
+    let id = started["id"].as_str().unwrap();
+    let strings = ["id", "name", "image", "node", "node_name", "state"];
+    let numbers = [
+        "epoch",
+        "age_seconds",
+        "memory_bytes",
+        "freezes",
+        "moves",
+        "connections",
+    ];
+    let check = |process: &Value| {
+        assert!(
+            strings.iter().all(|field| process[field].is_string()),
+            "{process}"
+        );
+        assert!(
+            numbers.iter().all(|field| process[field].is_u64()),
+            "{process}"
+        );
+        assert_eq!(process["listeners"][0]["name"], "web");
+        assert!(process["listeners"][0]["address"].is_string());
+    };
+    check(&started);
+    check(&node.run(["inspect", "echo", "--json"]).json());
+    let listed = node.run(["ps", "--json"]).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    check(&listed[0]);
+    assert_eq!(node.run(["ps", "-q", "--json"]).json()[0], *id);
+
+    let nodes = node.run(["nodes", "--json"]).json();
+    assert_eq!(nodes[0]["name"], "alone");
+    assert_eq!(nodes[0]["state"], "alive");
+    assert_eq!(nodes[0]["this"], true);
+    let ticket = node.run(["ticket", "--json"]).json();
+    assert_eq!(ticket["ticket"], node.ready["ticket"]);
+    assert_eq!(node.run(["ticket"]).succeeds(), node.ticket());
+
+    let stopped = node.run(["stop", "--json", "echo"]).json();
+    assert_eq!(stopped[0]["state"], "exited");
+    let quiet = node.run(["wait", "nobody", "--json"]);
+    assert_eq!((quiet.code, quiet.json()), (3, Value::Array(vec![])));
+}
+
+#[test]
+fn a_checkpoint_is_whole_or_not_there_and_restores_to_a_process() {
+    let node = Node::start("alone", None);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ticker.snap");
+    let file = path.to_str().unwrap();
+    let id = node.start_guest("hello", &["--name", "ticker", "--", "tick", "0", "5"]);
+    let written = node
+        .run(["checkpoint", "ticker", "-o", file, "--json"])
+        .json();
+    let length = fs::metadata(&path).unwrap().len();
+    assert_eq!(written["bytes"], length);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+
+    let mut command = node.limosa();
+    let piped = command
+        .args(["checkpoint", "ticker", "-o", "-"])
+        .output()
+        .unwrap();
+    assert!(piped.status.success() && !piped.stdout.is_empty());
+
+    node.run(["checkpoint", "nobody", "-o", file])
+        .fails(3, &["nobody"]);
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        length,
+        "an old file stays"
+    );
+    node.run(["checkpoint", "ticker", "-o", "/nonexistent/x"])
+        .fails(3, &["/nonexistent/x"]);
+
+    let clone = node.run(["restore", file, "--name", "second"]);
+    assert_ne!(
+        clone.succeeds(),
+        id,
+        "the first one lives, so the id is taken"
+    );
+    node.run(["rm", "-f", "ticker"]).succeeds();
+    let again = node.run(["restore", file, "--json"]).json();
+    assert_eq!(
+        (again["id"].as_str(), again["name"].as_str()),
+        (Some(&id[..]), Some("ticker"))
+    );
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    node.run(["restore", file, "--name", "third"])
+        .fails(1, &["limosa: "]);
+}
+
+#[test]
+fn a_node_in_the_background_outlives_the_command_and_ends_on_demand() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let state = state.to_str().unwrap();
+    let up = [
+        "--state",
+        state,
+        "up",
+        "-d",
+        "--name",
+        "quiet",
+        "--listen-link",
+        "127.0.0.1:0",
+    ];
+    let started = run(up);
+    assert!(
+        started.succeeds().contains("limosa join limosa-"),
+        "{}",
+        started.out
+    );
+    assert!(started.out.contains("quiet"));
+    run(up).fails(1, &["limosa: ", "another limosa daemon"]);
+    assert_eq!(
+        run(["--state", state, "nodes", "--json"]).json()[0]["name"],
+        "quiet"
+    );
+    run(["--state", state, "down"]).succeeds();
+    run(["--state", state, "nodes"]).fails(4, &["limosa up"]);
+}
+
+#[test]
+fn two_nodes_make_a_fleet_and_a_process_moves_between_them() {
+    let one = Node::start("one", None);
+    let two = Node::start("two", Some(one.ticket()));
+    let names = |nodes: &Value| -> Vec<String> {
+        let name = |node: &Value| node["name"].as_str().unwrap().to_owned();
+        let mut names: Vec<String> = nodes.as_array().unwrap().iter().map(name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&two.run(["nodes", "--json"]).json()), ["one", "two"]);
+    let id = one.start_guest("echo", &["--name", "echo", "--listen", "0"]);
+    let inspected = one.run(["inspect", "echo", "--json"]).json();
+    let address = inspected["listeners"][0]["address"].as_str().unwrap();
+    let mut stream = BufReader::new(TcpStream::connect(address).unwrap());
+    let mut exchange = |line: &str| {
+        stream.get_mut().write_all(line.as_bytes()).unwrap();
+        let mut heard = String::new();
+        stream.read_line(&mut heard).unwrap();
+        assert_eq!(heard, line);
+    };
+    exchange("at one\n");
+    let report = one.run(["migrate", "echo", "--to", "two", "--json"]).json();
+    assert_eq!(report["process"], *id);
+    assert_eq!(report["epoch"], 2);
+    assert!(report["frozen_ms"].is_f64() && report["bytes"].is_u64());
+    exchange("at two\n");
+    // Asked of either node, by name or by id.
+    for node in [&one, &two] {
+        let process = node.run(["inspect", &id, "--json"]).json();
+        assert_eq!(process["node_name"], "two");
+        assert_eq!(process["moves"], 1);
+    }
+    let back = two.run(["migrate", "echo", "--to", "one"]);
+    assert!(
+        back.succeeds().starts_with("echo runs on one: "),
+        "{}",
+        back.out
+    );
+    exchange("at one again\n");
+    exchange("QUIT\n");
+    assert_eq!(one.run(["wait", "echo"]).succeeds(), "0");
+}
