@@ -1,0 +1,328 @@
+//! What can be done with one process, wherever it is.
+//!
+//! The process may move while a request about it is served. Whoever serves it then says so, and
+//! the node that was asked looks again.
+
+use super::resolve::{Found, resolve};
+use super::{Answer, Context, Refusal, error, fleet, forward, json, start};
+use crate::core::Core;
+use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::IntoResponse;
+use node::event::{Event, Reply};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wire::api::{MigrateRequest, MoveReport};
+use wire::directory::Record;
+use wire::{MoveId, NodeId};
+
+/// How long a process that is between two nodes is looked for.
+const LOOKING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long a process may take to freeze for a checkpoint.
+const FREEZING: Duration = Duration::from_secs(30);
+/// How long a killed process may take to end: it may be sealed, with a decision to wait for.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Inspect,
+    Remove {
+        force: bool,
+    },
+    Stop {
+        timeout: Duration,
+    },
+    Kill,
+    Wait,
+    Logs {
+        follow: bool,
+        from: Option<u64>,
+        tail: Option<u64>,
+    },
+    Checkpoint,
+    Migrate {
+        to: NodeId,
+    },
+}
+
+/// Why something was not done here.
+pub enum Obstacle {
+    /// The process went elsewhere meanwhile.
+    Moved,
+    /// It cannot be done.
+    Refused(Refusal),
+}
+
+impl<T: Into<Refusal>> From<T> for Obstacle {
+    fn from(reason: T) -> Obstacle {
+        Obstacle::Refused(reason.into())
+    }
+}
+
+type Done = Result<axum::response::Response, Obstacle>;
+
+/// Does it, wherever the process is.
+pub async fn act(context: &Context, reference: &str, action: Action) -> Answer {
+    let mut reference = reference.to_owned();
+    let mut gone_since: Option<Instant> = None;
+    loop {
+        let missing = match resolve(context, &reference).await? {
+            Found::Here(managed) => {
+                // From now on this one is meant, whatever gets its name.
+                reference = managed.id.to_string();
+                match perform(&context.core, &managed, &action).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Obstacle::Refused(refusal)) => return Err(refusal),
+                    Err(Obstacle::Moved) if context.forwarded() => return Err(Refusal::not_here()),
+                    Err(Obstacle::Moved) => None,
+                }
+            }
+            Found::Lost(record) => return with_lost(&context.core, &record, &action).await,
+            Found::There(node, id) => {
+                reference = id.to_string();
+                match ask(&context.core, node, &reference, &action).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(refusal) if refusal.error.code == error::NOT_HERE => Some(node),
+                    Err(refusal) => return Err(refusal),
+                }
+            }
+        };
+        // Between two nodes, or just starting, or just gone: look again.
+        let since = *gone_since.get_or_insert_with(Instant::now);
+        match missing {
+            None => gone_since = None,
+            Some(node) if since.elapsed() > LOOKING => {
+                let name = context.core.node_name(node);
+                return Err(Refusal::unavailable(format!(
+                    "process {reference} should be on node {name}, which does not have it; try again"
+                )));
+            }
+            Some(_) => {}
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Has another node do it.
+async fn ask(core: &Core, node: NodeId, id: &str, action: &Action) -> Answer {
+    let (method, rest, body) = match action {
+        Action::Inspect => (Method::GET, String::new(), Body::empty()),
+        Action::Remove { force } => {
+            let rest = format!("?force={}", u8::from(*force));
+            (Method::DELETE, rest, Body::empty())
+        }
+        Action::Stop { timeout } => {
+            let rest = format!("/stop?timeout={}", timeout.as_secs());
+            (Method::POST, rest, Body::empty())
+        }
+        Action::Kill => (Method::POST, "/kill".to_owned(), Body::empty()),
+        Action::Wait => (Method::GET, "/wait".to_owned(), Body::empty()),
+        Action::Logs { follow, from, tail } => {
+            let mut rest = format!("/logs?follow={}", u8::from(*follow));
+            if let Some(from) = from {
+                rest += &format!("&from={from}");
+            }
+            if let Some(tail) = tail {
+                rest += &format!("&tail={tail}");
+            }
+            (Method::GET, rest, Body::empty())
+        }
+        Action::Checkpoint => (Method::POST, "/checkpoint".to_owned(), Body::empty()),
+        Action::Migrate { to } => {
+            let request = MigrateRequest { to: to.to_string() };
+            let body = serde_json::to_vec(&request).map_err(Refusal::internal)?;
+            (Method::POST, "/migrate".to_owned(), Body::from(body))
+        }
+    };
+    let path = format!("/v1/processes/{id}{rest}");
+    let response = forward::send(core, node, method, &path, HeaderMap::new(), body).await?;
+    forward::relay(response).await
+}
+
+async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> Done {
+    match action {
+        Action::Inspect => info(core, managed),
+        Action::Remove { force } => remove(core, managed, *force).await,
+        Action::Stop { timeout } => stop(core, managed, *timeout).await,
+        Action::Kill => {
+            let end = End::killed(KILLED, "killed");
+            kill(managed, end).await?;
+            info(core, managed)
+        }
+        Action::Wait => {
+            ended(managed).await?;
+            info(core, managed)
+        }
+        Action::Logs { follow, from, tail } => {
+            Ok(super::logs::stream_of(managed, *follow, *from, *tail))
+        }
+        Action::Checkpoint => checkpoint(core, managed).await,
+        Action::Migrate { to } => migrate(core, managed, *to).await,
+    }
+}
+
+fn info(core: &Core, managed: &Managed) -> Done {
+    let info = managed.info(core.me(), &core.node_name(core.me()));
+    Ok(json(StatusCode::OK, &info)?)
+}
+
+/// Waits for its end here.
+async fn ended(managed: &Managed) -> Result<(), Obstacle> {
+    let mut status = managed.status();
+    let over = |status: &Status| matches!(status, Status::Ended(_) | Status::Moved(_));
+    match status.wait_for(over).await.as_deref() {
+        Ok(Status::Ended(_)) => Ok(()),
+        _ => Err(Obstacle::Moved),
+    }
+}
+
+async fn kill(managed: &Managed, end: End) -> Result<(), Obstacle> {
+    managed.kill(end);
+    let late = || {
+        Refusal::unavailable(
+            "the process is between two nodes and the directory does not answer; \
+             it ends as soon as it is known where it is",
+        )
+    };
+    tokio::time::timeout(ENDING, ended(managed))
+        .await
+        .map_err(|_| late())?
+}
+
+async fn remove(core: &Arc<Core>, managed: &Arc<Managed>, force: bool) -> Done {
+    if !managed.has_ended() {
+        if !force {
+            let message = format!(
+                "process {} is running; stop it first, or remove it by force",
+                managed.name
+            );
+            return Err(Refusal::conflict(message).into());
+        }
+        let end = End::killed(KILLED, "removed");
+        kill(managed, end).await?;
+    }
+    core.processes.forget(managed.id);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn stop(core: &Arc<Core>, managed: &Arc<Managed>, timeout: Duration) -> Done {
+    close_listeners(core, managed).await;
+    // Its connections may end, or it may end by itself, or be moved.
+    let quiet = async {
+        tokio::select! {
+            () = managed.sockets.idle() => Ok(()),
+            result = ended(managed) => result,
+        }
+    };
+    if let Ok(Err(obstacle)) = tokio::time::timeout(timeout, quiet).await {
+        return Err(obstacle);
+    }
+    let end = End::killed(STOPPED, "stopped");
+    kill(managed, end).await?;
+    info(core, managed)
+}
+
+/// Tells every node that accepts connections for it to take no more.
+async fn close_listeners(core: &Arc<Core>, managed: &Managed) {
+    let mut anchors: Vec<NodeId> = managed.listeners.iter().map(|l| l.anchor).collect();
+    anchors.sort_unstable();
+    anchors.dedup();
+    for anchor in anchors {
+        if anchor == core.me() {
+            core.anchors.close_listeners(managed.id);
+            continue;
+        }
+        let path = format!("/v1/anchors/{}", managed.id);
+        let none = HeaderMap::new();
+        let told = forward::send(core, anchor, Method::DELETE, &path, none, Body::empty()).await;
+        if let Err(refusal) = told {
+            // Its connections die with it anyway.
+            tracing::warn!(reason = refusal.error.message, "an anchor was not told");
+        }
+    }
+}
+
+async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {
+    if managed.has_ended() {
+        let message = format!(
+            "process {} has ended; there is nothing to write down",
+            managed.name
+        );
+        return Err(Refusal::conflict(message).into());
+    }
+    let sealed = tokio::time::timeout(FREEZING, managed.checkpoint()).await;
+    let sealed = sealed.map_err(|_| Refusal::unavailable("the process does not freeze"))?;
+    let sealed = match sealed {
+        Ok(sealed) => sealed,
+        Err(_) if matches!(*managed.status().borrow(), Status::Moved(_)) => {
+            return Err(Obstacle::Moved);
+        }
+        Err(reason) => return Err(Refusal::conflict(reason).into()),
+    };
+    Ok(start::checkpoint_file(core, managed, sealed).await?)
+}
+
+async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
+    let id = MoveId(super::start::random()?);
+    let (process, artefact) = (managed.id, managed.artefact);
+    let memory_bytes = managed.memory_bytes();
+    let reply = core
+        .node
+        .command(move |token| Event::Migrate {
+            token,
+            id,
+            process,
+            to,
+            artefact,
+            memory_bytes,
+        })
+        .await?;
+    let Reply::Moved {
+        epoch,
+        bytes,
+        frozen,
+        total,
+    } = reply
+    else {
+        return Err(Refusal::internal(format!("unexpected reply {reply:?}")).into());
+    };
+    let report = MoveReport {
+        process,
+        from: core.me(),
+        to,
+        epoch,
+        bytes,
+        frozen_ms: frozen.as_secs_f64() * 1e3,
+        total_ms: total.as_secs_f64() * 1e3,
+    };
+    Ok(json(StatusCode::OK, &report)?)
+}
+
+/// What can be done with a process whose node is gone.
+async fn with_lost(core: &Arc<Core>, record: &Record, action: &Action) -> Answer {
+    let node = core.node_name(record.claim.owner);
+    let lost = || {
+        Err(Refusal::unavailable(format!(
+            "process {} was on node {node}, which does not answer; remove it with `limosa rm`, or \
+             start that node again",
+            record.name
+        )))
+    };
+    match action {
+        Action::Inspect | Action::Wait => {
+            let info = fleet::missing(record, node, true);
+            json(StatusCode::OK, &info)
+        }
+        Action::Remove { .. } => {
+            let process = record.process;
+            core.node
+                .command(move |token| Event::Remove { token, process })
+                .await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        _ => lost(),
+    }
+}

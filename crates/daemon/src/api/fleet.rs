@@ -1,0 +1,193 @@
+//! What there is in the fleet: nodes, processes, the ticket.
+
+use super::resolve::records;
+use super::{Answer, Context, Refusal, forward, is_set, json};
+use crate::core::Core;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use futures_util::future::join_all;
+use overlay::membership::Health;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use wire::api::{NodeInfo, NodeState, ProcessInfo, ProcessState, Ticket, Version};
+use wire::directory::Record;
+use wire::{NodeId, ProcessId};
+
+/// How long another node may take to say what it has.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The nodes other than this that may answer.
+fn reachable(core: &Core) -> Vec<NodeId> {
+    let fleet = core.fleet.borrow();
+    let alive = |node: &NodeId| fleet.health(*node) != Health::Dead;
+    fleet
+        .others()
+        .map(|member| member.node)
+        .filter(alive)
+        .collect()
+}
+
+/// `GET /v1/nodes`
+pub async fn nodes(State(context): State<Context>) -> Answer {
+    let core = &context.core;
+    let versions = join_all(reachable(core).into_iter().map(|node| async move {
+        let version = forward::get::<Version>(core, node, "/v1/version", PATIENCE).await;
+        (node, version.map(|version| version.version))
+    }));
+    let (versions, records) = tokio::join!(versions, records(core));
+    let versions: HashMap<NodeId, _> = versions.into_iter().collect();
+    let mut owned: HashMap<NodeId, u64> = HashMap::new();
+    for record in records.iter().flatten() {
+        *owned.entry(record.claim.owner).or_default() += 1;
+    }
+    let fleet = core.fleet.borrow().clone();
+    let infos: Vec<NodeInfo> = fleet
+        .members
+        .values()
+        .map(|member| {
+            let this = member.node == core.me();
+            let version = match versions.get(&member.node) {
+                _ if this => env!("CARGO_PKG_VERSION").to_owned(),
+                Some(Ok(version)) => version.clone(),
+                _ => String::new(),
+            };
+            NodeInfo {
+                id: member.node,
+                name: member.name.clone(),
+                address: member.address.clone(),
+                state: match fleet.health(member.node) {
+                    Health::Alive => NodeState::Alive,
+                    Health::Suspect => NodeState::Suspect,
+                    Health::Dead => NodeState::Dead,
+                },
+                directory: member.node == fleet.directory,
+                this,
+                processes: owned.get(&member.node).copied().unwrap_or_default(),
+                version,
+            }
+        })
+        .collect();
+    json(StatusCode::OK, &infos)
+}
+
+/// `GET /v1/ticket`: made by the directory's node, which admits.
+pub async fn ticket(State(context): State<Context>) -> Answer {
+    let core = &context.core;
+    let (directory, address) = {
+        let fleet = core.fleet.borrow();
+        (fleet.directory, fleet.me.address.clone())
+    };
+    let ticket = match core.secret {
+        Some(secret) => {
+            let ticket = wire::ticket::Ticket::new(core.me(), vec![address], secret)
+                .map_err(Refusal::internal)?;
+            Ticket {
+                ticket: ticket.to_string(),
+            }
+        }
+        None if context.forwarded() => return Err(Refusal::not_here()),
+        None => forward::get(core, directory, "/v1/ticket", PATIENCE).await?,
+    };
+    json(StatusCode::OK, &ticket)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    local: Option<u8>,
+}
+
+/// `GET /v1/processes`
+pub async fn processes(
+    State(context): State<Context>,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(Refusal::bad_request)?;
+    let core = &context.core;
+    let mut here = listed_here(core);
+    if is_set(query.local) || context.forwarded() {
+        here.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        return json(StatusCode::OK, &here);
+    }
+    let (elsewhere, records) = tokio::join!(listed_elsewhere(core), records(core));
+    here.extend(elsewhere);
+    // A directory that does not answer hides what is lost, nothing else.
+    let records = records.unwrap_or_default();
+    let infos = combine(here, &records, |record| {
+        let fleet = core.fleet.borrow();
+        let owner = record.claim.owner;
+        let dead = fleet.health(owner) == Health::Dead;
+        missing(record, fleet.name(owner), dead)
+    });
+    json(StatusCode::OK, &infos)
+}
+
+fn listed_here(core: &Core) -> Vec<ProcessInfo> {
+    let (me, name) = (core.me(), core.node_name(core.me()));
+    let all = core.processes.all();
+    all.iter().map(|managed| managed.info(me, &name)).collect()
+}
+
+/// What the other nodes list.
+pub async fn listed_elsewhere(core: &Arc<Core>) -> Vec<ProcessInfo> {
+    let lists = join_all(reachable(core).into_iter().map(|node| async move {
+        let path = "/v1/processes?local=1";
+        let list = forward::get::<Vec<ProcessInfo>>(core, node, path, PATIENCE).await;
+        list.unwrap_or_else(|refusal| {
+            tracing::debug!(node = %node.short(), reason = refusal.error.message, "no list");
+            Vec::new()
+        })
+    }))
+    .await;
+    lists.into_iter().flatten().collect()
+}
+
+/// One entry per process: of several, as while it moves, the latest owner's.
+fn combine(
+    listed: Vec<ProcessInfo>,
+    records: &[Record],
+    missing: impl Fn(&Record) -> ProcessInfo,
+) -> Vec<ProcessInfo> {
+    let mut by_id: BTreeMap<ProcessId, ProcessInfo> = BTreeMap::new();
+    for info in listed {
+        let known = by_id.get(&info.id);
+        if known.is_none_or(|known| known.epoch < info.epoch) {
+            by_id.insert(info.id, info);
+        }
+    }
+    for record in records {
+        by_id
+            .entry(record.process)
+            .or_insert_with(|| missing(record));
+    }
+    let mut infos: Vec<ProcessInfo> = by_id.into_values().collect();
+    infos.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+    infos
+}
+
+/// A process that has a record and that no node lists: lost with its node, or on its way.
+pub fn missing(record: &Record, node_name: String, lost: bool) -> ProcessInfo {
+    ProcessInfo {
+        id: record.process,
+        name: record.name.clone(),
+        image: record.image,
+        node: record.claim.owner,
+        node_name,
+        epoch: record.claim.epoch,
+        state: if lost {
+            ProcessState::Lost
+        } else {
+            ProcessState::Moving
+        },
+        exit_code: None,
+        reason: lost.then(|| "its node does not answer".to_owned()),
+        age_seconds: 0,
+        memory_bytes: 0,
+        freezes: 0,
+        moves: 0,
+        listeners: Vec::new(),
+        connections: 0,
+    }
+}

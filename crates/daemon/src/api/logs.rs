@@ -1,0 +1,174 @@
+//! `GET /v1/processes/{ref}/logs`: what a process wrote, as frames (see [`crate::processes::log`]).
+//!
+//! Positions count the bytes of frames since the process was born, on whatever nodes. So whoever
+//! follows counts what has passed, and goes on from there at the next owner when it moves.
+
+use super::act::{Action, act};
+use super::{Answer, Context, Refusal, header, is_set};
+use crate::processes::managed::{Managed, Status};
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use wire::api::{ProcessInfo, ProcessState};
+
+/// The media type of log frames.
+const MEDIA_TYPE: &str = "application/vnd.limosa.logs";
+/// Where the first byte of an answer lies.
+const POSITION: &str = "limosa-log-position";
+/// Bytes read from a log at once.
+const CHUNK: usize = 64 << 10;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogQuery {
+    follow: Option<u8>,
+    tail: Option<u64>,
+    from: Option<u64>,
+}
+
+/// A body that a task writes; the task ends when the reader goes.
+fn body(mut chunks: mpsc::Receiver<Result<Bytes, std::io::Error>>) -> Body {
+    let stream = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
+    Body::from_stream(stream)
+}
+
+fn response(position: u64, body: Body) -> Response {
+    let position = position.to_string();
+    let headers = [("content-type", MEDIA_TYPE), (POSITION, &position)];
+    (headers, body).into_response()
+}
+
+/// Handles the request: at the node that was asked, this goes on where the process goes.
+pub async fn logs(
+    State(context): State<Context>,
+    Path(process): Path<String>,
+    query: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(Refusal::bad_request)?;
+    let first = Action::Logs {
+        follow: is_set(query.follow),
+        from: query.from,
+        tail: query.tail,
+    };
+    let answer = act(&context, &process, first).await?;
+    if !is_set(query.follow) || context.forwarded() {
+        return Ok(answer);
+    }
+    let begin = position_of(&answer).ok_or_else(|| Refusal::internal("no position"))?;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        if let Err(refusal) = follow(&context, &process, answer, begin, &sender).await {
+            let message = refusal.error.message;
+            let _ = sender.send(Err(std::io::Error::other(message))).await;
+        }
+    });
+    Ok(response(begin, body(receiver)))
+}
+
+fn position_of(answer: &Response) -> Option<u64> {
+    header(answer.headers(), POSITION)?.parse().ok()
+}
+
+/// Passes on what comes; when it ends because the process has moved, asks its new node.
+async fn follow(
+    context: &Context,
+    process: &str,
+    answer: Response,
+    begin: u64,
+    sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+) -> Result<(), Refusal> {
+    let (mut answer, mut position) = (answer, begin);
+    loop {
+        if let Some(at) = position_of(&answer) {
+            position = at;
+        }
+        let mut body = answer.into_body();
+        // A connection that breaks is one more way for this part to end.
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            position += data.len() as u64;
+            if sender.send(Ok(data)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if has_ended(context, process).await? {
+            return Ok(());
+        }
+        let next = Action::Logs {
+            follow: true,
+            from: Some(position),
+            tail: None,
+        };
+        answer = act(context, process, next).await?;
+    }
+}
+
+async fn has_ended(context: &Context, process: &str) -> Result<bool, Refusal> {
+    let answer = match act(context, process, Action::Inspect).await {
+        Ok(answer) => answer,
+        // Removed meanwhile.
+        Err(refusal) if refusal.error.code == "unknown_process" => return Ok(true),
+        Err(refusal) => return Err(refusal),
+    };
+    let json = answer.into_body().collect().await;
+    let json = json.map_err(Refusal::internal)?.to_bytes();
+    let info: ProcessInfo = serde_json::from_slice(&json).map_err(Refusal::internal)?;
+    Ok(matches!(
+        info.state,
+        ProcessState::Exited | ProcessState::Lost
+    ))
+}
+
+/// The log of a process that is here. With `follow` it goes on until the process ends or moves.
+pub fn stream_of(
+    managed: &Arc<Managed>,
+    follow: bool,
+    from: Option<u64>,
+    tail: Option<u64>,
+) -> Response {
+    let log = managed.log.clone();
+    let begin = match (from, tail) {
+        (Some(from), _) => log.read(from, 0).1,
+        (None, Some(lines)) => log.tail(lines),
+        (None, None) => log.begin(),
+    };
+    let (sender, receiver) = mpsc::channel(4);
+    let (mut end, mut status) = (log.follow(), managed.status());
+    tokio::spawn(async move {
+        let mut position = begin;
+        loop {
+            // Seen first, so that what was written before it is not missed.
+            let over = matches!(
+                *status.borrow_and_update(),
+                Status::Ended(_) | Status::Moved(_)
+            );
+            end.borrow_and_update();
+            loop {
+                // What is too old to be there any more is skipped.
+                let (bytes, at) = log.read(position, CHUNK);
+                if bytes.is_empty() {
+                    break;
+                }
+                position = at + bytes.len() as u64;
+                if sender.send(Ok(bytes.into())).await.is_err() {
+                    return;
+                }
+            }
+            if over || !follow {
+                return;
+            }
+            tokio::select! {
+                _ = end.changed() => {}
+                _ = status.changed() => {}
+                () = sender.closed() => return,
+            }
+        }
+    });
+    response(begin, body(receiver))
+}

@@ -1,0 +1,195 @@
+//! The HTTP API, on the local socket and, for other nodes, on `Api` links.
+//!
+//! One router serves both. A request about a process that is elsewhere is forwarded to its owner;
+//! a forwarded request is never forwarded again, so that two nodes that disagree cannot send it
+//! back and forth: the second says `not_here`, and the first looks again.
+
+mod act;
+mod error;
+mod fleet;
+mod forward;
+mod logs;
+mod resolve;
+mod start;
+
+pub use error::Refusal;
+
+use crate::core::Core;
+use act::{Action, act};
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::api::{MigrateRequest, Version};
+
+/// The longest body of a request that is not a module or a checkpoint, in bytes.
+const MAX_SMALL_BODY: usize = 64 << 10;
+/// How long `stop` waits for connections if not told otherwise.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where requests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The local socket: the owner of the node.
+    Local,
+    /// Another node, on behalf of its clients.
+    Node,
+}
+
+/// What every handler is given.
+#[derive(Clone)]
+pub struct Context {
+    core: Arc<Core>,
+    origin: Origin,
+}
+
+impl Context {
+    /// Whether another node has forwarded the request here.
+    fn forwarded(&self) -> bool {
+        self.origin == Origin::Node
+    }
+}
+
+type Answer = Result<Response, Refusal>;
+
+/// The API of a node.
+pub fn router(core: Arc<Core>, origin: Origin) -> Router {
+    let small = Router::new()
+        .route("/v1/version", get(version))
+        .route("/v1/nodes", get(fleet::nodes))
+        .route("/v1/ticket", get(fleet::ticket))
+        .route("/v1/processes", get(fleet::processes))
+        .route("/v1/processes/{process}", get(inspect).delete(remove))
+        .route("/v1/processes/{process}/stop", post(stop))
+        .route("/v1/processes/{process}/kill", post(kill))
+        .route("/v1/processes/{process}/wait", get(wait))
+        .route("/v1/processes/{process}/logs", get(logs::logs))
+        .route("/v1/processes/{process}/checkpoint", post(checkpoint))
+        .route("/v1/processes/{process}/migrate", post(migrate))
+        .route("/v1/anchors/{process}", delete(close_anchors))
+        .route("/v1/shutdown", post(shutdown))
+        .layer(DefaultBodyLimit::max(MAX_SMALL_BODY));
+    // Their handlers read the body themselves, to limits of their own.
+    let large = Router::new()
+        .route("/v1/processes", post(start::run))
+        .route("/v1/restore", post(start::restore))
+        .layer(DefaultBodyLimit::disable());
+    small
+        .merge(large)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_path)
+        .with_state(Context { core, origin })
+}
+
+async fn unknown_path(request: Request) -> Refusal {
+    let (method, path) = (request.method(), request.uri().path());
+    Refusal::bad_request(format!("the API has no {method} {path}"))
+}
+
+async fn version(State(context): State<Context>) -> Json<Version> {
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: context.core.me(),
+    })
+}
+
+async fn shutdown(State(context): State<Context>) -> Answer {
+    if context.origin != Origin::Local {
+        return Err(Refusal::refused("a node is shut down at its own socket"));
+    }
+    tracing::info!("shutting down, as asked");
+    context.core.stop.cancel();
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn inspect(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+    act(&context, &process, Action::Inspect).await
+}
+
+/// Flags are `1` or `0`; absent is `0`.
+fn is_set(flag: Option<u8>) -> bool {
+    flag.unwrap_or_default() != 0
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    force: Option<u8>,
+}
+
+async fn remove(
+    State(context): State<Context>,
+    Path(process): Path<String>,
+    query: Result<Query<RemoveQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(Refusal::bad_request)?;
+    let force = is_set(query.force);
+    act(&context, &process, Action::Remove { force }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopQuery {
+    timeout: Option<u64>,
+}
+
+async fn stop(
+    State(context): State<Context>,
+    Path(process): Path<String>,
+    query: Result<Query<StopQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(Refusal::bad_request)?;
+    let timeout = query.timeout.map_or(STOP_TIMEOUT, Duration::from_secs);
+    act(&context, &process, Action::Stop { timeout }).await
+}
+
+async fn kill(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+    act(&context, &process, Action::Kill).await
+}
+
+async fn wait(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+    act(&context, &process, Action::Wait).await
+}
+
+async fn checkpoint(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+    act(&context, &process, Action::Checkpoint).await
+}
+
+async fn migrate(
+    State(context): State<Context>,
+    Path(process): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let request: MigrateRequest = serde_json::from_slice(&body).map_err(Refusal::bad_request)?;
+    // Names are resolved here, by the view of the node that was asked.
+    let to = context.core.fleet.borrow().find(&request.to)?;
+    act(&context, &process, Action::Migrate { to }).await
+}
+
+/// Between nodes: a process that is being stopped takes no more connections.
+async fn close_anchors(
+    State(context): State<Context>,
+    Path(process): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let process = process.parse().map_err(Refusal::bad_request)?;
+    context.core.anchors.close_listeners(process);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A JSON answer.
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_vec(value).map_err(Refusal::internal)?;
+    let headers = [("content-type", "application/json")];
+    Ok((status, headers, Body::from(body)).into_response())
+}
+
+/// A header's value, if it is there and is text.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,604 @@
+//! New processes: `POST /v1/processes` and `POST /v1/restore`; and checkpoints, which `restore`
+//! takes.
+//!
+//! The node that is asked opens the listeners and is their anchor, whichever node runs the
+//! process. A request that is handed to another node therefore says, in headers that only nodes
+//! use, which id the process has and where its clients connect.
+
+use super::resolve::records;
+use super::{Answer, Context, Refusal, forward, header, json};
+use crate::anchors::Opened;
+use crate::core::Core;
+use crate::loader::{Unloadable, blocking};
+use crate::processes::log::{Log, LoggedStdio};
+use crate::processes::managed::{Launch, Managed, Origin, Sealed};
+use crate::processes::sockets::Sockets;
+use crate::processes::tree;
+use crate::store::images::MAX_IMAGE_BYTES;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::IntoResponse;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use node::Failure;
+use node::event::{Event, Reply};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use vm::{Image, LoadError};
+use wire::api::run_body::{self, RunBody};
+use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, RunSpec};
+use wire::checkpoint::{Checkpoint, Head};
+use wire::frame::ResetReason;
+use wire::snapshot::{Kernel, Snapshot};
+use wire::{Epoch, NodeId, ProcessId};
+
+/// The longest checkpoint file that is taken, in bytes.
+const MAX_CHECKPOINT: u64 = 8 << 30;
+/// Bytes of files beside the module that a request to run may have.
+const MAX_FILES: u64 = 1 << 30;
+/// Between nodes: the process's id, and its listeners as JSON.
+const PROCESS: &str = "limosa-process";
+const LISTENERS: &str = "limosa-listeners";
+/// The listeners that a process may have.
+const MAX_LISTENERS: usize = 64;
+
+/// A random number for an id.
+pub fn random() -> Result<u64, Refusal> {
+    getrandom::u64().map_err(Refusal::internal)
+}
+
+async fn read_body(request: Request, limit: u64) -> Result<Bytes, Refusal> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let body = Limited::new(request.into_body(), limit).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => Refusal::bad_request(format!("the request's body is longer than {limit} bytes")),
+        None => Refusal::bad_request(format!("the request's body was cut off: {error}")),
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// What a node that forwards a request has decided already.
+struct Decided {
+    process: ProcessId,
+    listeners: Vec<ListenerInfo>,
+}
+
+impl Decided {
+    fn read(headers: &HeaderMap) -> Result<Option<Decided>, Refusal> {
+        let (process, listeners) = (header(headers, PROCESS), header(headers, LISTENERS));
+        let (Some(process), Some(listeners)) = (process, listeners) else {
+            return Ok(None);
+        };
+        Ok(Some(Decided {
+            process: process.parse().map_err(Refusal::bad_request)?,
+            listeners: serde_json::from_str(listeners).map_err(Refusal::bad_request)?,
+        }))
+    }
+
+    fn write(&self) -> Result<HeaderMap, Refusal> {
+        let listeners = serde_json::to_string(&self.listeners).map_err(Refusal::internal)?;
+        let value = |text: &str| HeaderValue::from_str(text).map_err(Refusal::bad_request);
+        let mut headers = HeaderMap::new();
+        headers.insert(PROCESS, value(&self.process.to_string())?);
+        headers.insert(LISTENERS, value(&listeners)?);
+        Ok(headers)
+    }
+}
+
+/// `POST /v1/processes`
+pub async fn run(State(context): State<Context>, request: Request) -> Answer {
+    let decided = forwarded(&context, request.headers())?;
+    let body = read_body(request, MAX_IMAGE_BYTES + MAX_FILES).await?;
+    let RunBody {
+        spec,
+        files,
+        module,
+    } = run_body::decode(&body).map_err(Refusal::bad_request)?;
+    if module.len() as u64 > MAX_IMAGE_BYTES {
+        return Err(Refusal::bad_request("the module is too long"));
+    }
+    if let Some(decided) = decided {
+        let made = run_here(
+            &context.core,
+            &spec,
+            &files,
+            body.slice_ref(module),
+            decided,
+        );
+        return json(StatusCode::CREATED, &made.await?);
+    }
+    let target = target(&context.core, spec.on.as_deref())?;
+    let (decided, opened) = open(&context.core, ProcessId(random()?), &spec.listen).await?;
+    let made = match target {
+        None => {
+            run_here(
+                &context.core,
+                &spec,
+                &files,
+                body.slice_ref(module),
+                decided,
+            )
+            .await?
+        }
+        Some(node) => {
+            let headers = decided.write()?;
+            let path = "/v1/processes";
+            hand_over(&context.core, node, path, headers, body.clone()).await?
+        }
+    };
+    opened.assign(made.node, made.epoch);
+    json(StatusCode::CREATED, &made)
+}
+
+/// What another node has decided; only nodes may say so.
+fn forwarded(context: &Context, headers: &HeaderMap) -> Result<Option<Decided>, Refusal> {
+    if !context.forwarded() {
+        return Ok(None);
+    }
+    let decided = Decided::read(headers)?;
+    let missing = || Refusal::bad_request("a forwarded request must say what was decided");
+    decided.ok_or_else(missing).map(Some)
+}
+
+/// The node to run on, if it is another.
+fn target(core: &Core, on: Option<&str>) -> Result<Option<NodeId>, Refusal> {
+    let Some(on) = on else { return Ok(None) };
+    let node = core.fleet.borrow().find(on)?;
+    Ok((node != core.me()).then_some(node))
+}
+
+/// Opens the listeners for a new process. Its clients wait until it is known where it runs.
+async fn open(
+    core: &Arc<Core>,
+    process: ProcessId,
+    listen: &[ListenSpec],
+) -> Result<(Decided, Opened), Refusal> {
+    if listen.len() > MAX_LISTENERS {
+        let message = format!("a process may have {MAX_LISTENERS} listeners");
+        return Err(Refusal::bad_request(message));
+    }
+    let (opened, listeners) = core
+        .anchors
+        .open(process, listen)
+        .await
+        .map_err(|error| Refusal::conflict(error.to_string()))?;
+    Ok((Decided { process, listeners }, opened))
+}
+
+async fn hand_over(
+    core: &Core,
+    node: NodeId,
+    path: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<ProcessInfo, Refusal> {
+    let response = forward::send(core, node, Method::POST, path, headers, Body::from(body)).await?;
+    forward::read(response).await
+}
+
+async fn run_here(
+    core: &Arc<Core>,
+    spec: &RunSpec,
+    files: &[&[u8]],
+    module: Bytes,
+    decided: Decided,
+) -> Result<ProcessInfo, Refusal> {
+    core.processes.room().map_err(Refusal::unavailable)?;
+    let birth = vm::Spec {
+        args: spec
+            .args
+            .iter()
+            .map(|arg| arg.clone().into_bytes())
+            .collect(),
+        env: spec
+            .env
+            .iter()
+            .map(|pair| pair.clone().into_bytes())
+            .collect(),
+        files: tree::build(&spec.files, files).map_err(Refusal::bad_request)?,
+        listeners: decided.listeners.iter().map(|l| l.name.clone()).collect(),
+        ..vm::Spec::default()
+    };
+    let image = core.loader.add(module).await.map_err(unloadable)?;
+    let fixed = spec.name.is_some();
+    let name = match &spec.name {
+        Some(name) => checked_name(name)?,
+        None => name_of(spec.args.first().map_or("", String::as_str)),
+    };
+    let sockets = |id| {
+        let names = decided
+            .listeners
+            .iter()
+            .map(|listener| listener.name.clone());
+        Ok(Sockets::new(&core.switch, id, Epoch(1), names))
+    };
+    let start = Start {
+        id: decided.process,
+        name,
+        fixed,
+        image,
+        listeners: decided.listeners.clone(),
+    };
+    start
+        .perform(core, || Origin::Birth(Box::new(birth.clone())), sockets)
+        .await
+}
+
+/// Why a module cannot be run, for the API.
+pub fn unloadable(error: Unloadable) -> Refusal {
+    match &error {
+        Unloadable::Module(LoadError::Pass(
+            freeze::Error::NotWasm | freeze::Error::Component | freeze::Error::Invalid { .. },
+        )) => Refusal::not_wasm(error),
+        Unloadable::Module(LoadError::Compile(_) | LoadError::Memory(_)) => {
+            Refusal::internal(error)
+        }
+        Unloadable::Module(_) => Refusal::unsupported(error),
+        Unloadable::Store(_) | Unloadable::Missing(_) => Refusal::internal(error),
+    }
+}
+
+fn checked_name(name: &str) -> Result<String, Refusal> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(allowed) {
+        return Err(Refusal::bad_request(
+            "a name has 1 to 63 letters, digits, `-`, `_` and `.`",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// A name made from the program's.
+fn name_of(program: &str) -> String {
+    let base = program.rsplit('/').next().unwrap_or_default();
+    let base = base.strip_suffix(".wasm").unwrap_or(base);
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = base.chars().filter(allowed).take(40).collect();
+    if name.is_empty() {
+        "process".to_owned()
+    } else {
+        name
+    }
+}
+
+/// A process to be made here.
+struct Start {
+    id: ProcessId,
+    name: String,
+    /// The name was given; if it is taken, that is an error.
+    fixed: bool,
+    image: Arc<Image>,
+    listeners: Vec<ListenerInfo>,
+}
+
+impl Start {
+    async fn perform(
+        self,
+        core: &Arc<Core>,
+        origin: impl Fn() -> Origin,
+        sockets: impl Fn(ProcessId) -> Result<Arc<Sockets>, Refusal>,
+    ) -> Result<ProcessInfo, Refusal> {
+        let (id, mut name) = (self.id, self.name.clone());
+        // What has ended under this id is listed no more.
+        core.processes.forget(id);
+        loop {
+            let log = Log::new(0, Some(&core.processes.log_path(id)));
+            let launch = Launch {
+                id,
+                name: name.clone(),
+                image: self.image.clone(),
+                origin: origin(),
+                sockets: sockets(id)?,
+                stdio: Arc::new(LoggedStdio(log.clone())),
+                log,
+                listeners: self.listeners.clone(),
+                born_ns: now_ns(),
+                moves: 0,
+            };
+            let made = core.processes.prepare(launch);
+            let (started, image) = (name.clone(), self.image.id());
+            let reply = core.node.command(move |token| Event::Start {
+                token,
+                process: id,
+                name: started,
+                image,
+            });
+            match reply.await {
+                Ok(Reply::Started(_)) => {
+                    made.await
+                        .unwrap_or_else(|_| Err("no thread could be started".to_owned()))
+                        .map_err(|reason| {
+                            Refusal::internal(format!("it does not start: {reason}"))
+                        })?;
+                    let managed = core.processes.get(id);
+                    let managed = managed.ok_or_else(|| Refusal::internal("it went at once"))?;
+                    return Ok(managed.info(core.me(), &core.node_name(core.me())));
+                }
+                Ok(reply) => {
+                    core.processes.withdraw(id);
+                    return Err(Refusal::internal(format!("unexpected reply {reply:?}")));
+                }
+                Err(failure) => {
+                    core.processes.withdraw(id);
+                    match failure {
+                        Failure::NameTaken { by, .. }
+                            if by != id && !self.fixed && name == self.name =>
+                        {
+                            name = format!("{name}-{}", &id.to_string()[..6]);
+                        }
+                        failure => return Err(failure.into()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What a checkpoint request answers.
+pub async fn checkpoint_file(
+    core: &Arc<Core>,
+    managed: &Arc<Managed>,
+    sealed: Arc<Sealed>,
+) -> Answer {
+    let (images, image) = (core.loader.images().clone(), managed.image);
+    let head = Head {
+        process: managed.id,
+        name: managed.name.clone(),
+    };
+    let parts = blocking(move || {
+        let module = images.get(image).map_err(Unloadable::Store)?;
+        let module = module.ok_or(Unloadable::Missing(image))?;
+        let checkpoint = Checkpoint {
+            head,
+            snapshot: &sealed.bytes,
+            module: &module,
+        };
+        let header = checkpoint.encode_header();
+        let header = header.map_err(|error| Unloadable::Store(error.to_string()))?;
+        Ok([
+            header.into(),
+            Bytes::from_owner(Shared(sealed)),
+            module.into(),
+        ])
+    });
+    let parts: [Bytes; 3] = parts.await.map_err(Refusal::internal)?;
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    let parts = parts.map(Ok::<Bytes, std::convert::Infallible>);
+    let body = Body::from_stream(futures_util::stream::iter(parts));
+    let headers = [
+        (
+            "content-type",
+            "application/vnd.limosa.checkpoint".to_owned(),
+        ),
+        ("content-length", length.to_string()),
+    ];
+    Ok((headers, body).into_response())
+}
+
+struct Shared(Arc<Sealed>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+/// What the query of a restore says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct RestoreQuery {
+    name: Option<String>,
+    on: Option<String>,
+    /// Addresses for its listeners, in their order.
+    listen: Vec<String>,
+}
+
+impl RestoreQuery {
+    fn read(query: &str) -> Result<RestoreQuery, Refusal> {
+        let mut read = RestoreQuery::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = unescape(value)
+                .ok_or_else(|| Refusal::bad_request(format!("cannot read `{pair}`")))?;
+            match key {
+                "name" => read.name = Some(value),
+                "on" => read.on = Some(value),
+                "listen" => read.listen.push(value),
+                _ => return Err(Refusal::bad_request(format!("restore has no `{key}`"))),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write(&self) -> String {
+        match &self.name {
+            Some(name) => format!("/v1/restore?name={name}"),
+            None => "/v1/restore".to_owned(),
+        }
+    }
+}
+
+fn unescape(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// `POST /v1/restore`
+pub async fn restore(State(context): State<Context>, request: Request) -> Answer {
+    let decided = forwarded(&context, request.headers())?;
+    let query = RestoreQuery::read(request.uri().query().unwrap_or_default())?;
+    if let Some(name) = &query.name {
+        checked_name(name)?;
+    }
+    let body = read_body(request, MAX_CHECKPOINT).await?;
+    let core = &context.core;
+    if let Some(decided) = decided {
+        let made = restore_here(core, &query, body, decided).await?;
+        return json(StatusCode::CREATED, &made);
+    }
+    // Checked here first, so that nothing is opened or sent for a file that is none.
+    let (file, kernel) = {
+        let body = body.clone();
+        let checked = blocking(move || {
+            let bad = |error: &dyn std::fmt::Display| Unloadable::Store(error.to_string());
+            let checkpoint = Checkpoint::decode(&body).map_err(|error| bad(&error))?;
+            let snapshot = Snapshot::decode(checkpoint.snapshot).map_err(|error| bad(&error))?;
+            Ok((checkpoint.head, snapshot.kernel))
+        });
+        checked.await.map_err(Refusal::bad_request)?
+    };
+    let listen = listeners_of(&kernel, &query.listen)?;
+    let target = target(core, query.on.as_deref())?;
+    // The first to restore it takes the old identity, if nothing has it any more.
+    let taken = records(core).await?;
+    let process = match taken.iter().any(|record| record.process == file.process) {
+        false => file.process,
+        true => ProcessId(random()?),
+    };
+    let (decided, opened) = open(core, process, &listen).await?;
+    let made = match target {
+        None => restore_here(core, &query, body, decided).await?,
+        Some(node) => {
+            let headers = decided.write()?;
+            hand_over(core, node, &query.write(), headers, body).await?
+        }
+    };
+    opened.assign(made.node, made.epoch);
+    json(StatusCode::CREATED, &made)
+}
+
+/// The listeners of a process that is restored get these addresses, in order; the rest get none
+/// and never hear of a client.
+fn listeners_of(kernel: &Kernel, addresses: &[String]) -> Result<Vec<ListenSpec>, Refusal> {
+    if addresses.len() > kernel.listeners.len() {
+        return Err(Refusal::bad_request(format!(
+            "the checkpoint has {} listeners, {} addresses are given",
+            kernel.listeners.len(),
+            addresses.len()
+        )));
+    }
+    let pairs = kernel.listeners.iter().zip(addresses);
+    let specs = pairs.map(|(listener, address)| {
+        let (name, address) = match address.split_once('=') {
+            Some((name, address)) => (name, address),
+            None => (&*listener.name, address.as_str()),
+        };
+        if name != listener.name {
+            return Err(Refusal::bad_request(format!(
+                "the listener here is `{}`, not `{name}`",
+                listener.name
+            )));
+        }
+        Ok(ListenSpec {
+            address: address.to_owned(),
+            name: listener.name.clone(),
+        })
+    });
+    specs.collect()
+}
+
+async fn restore_here(
+    core: &Arc<Core>,
+    query: &RestoreQuery,
+    body: Bytes,
+    decided: Decided,
+) -> Result<ProcessInfo, Refusal> {
+    core.processes.room().map_err(Refusal::unavailable)?;
+    let parts = {
+        let body = body.clone();
+        blocking(move || {
+            let bad = |error: &dyn std::fmt::Display| Unloadable::Store(error.to_string());
+            let checkpoint = Checkpoint::decode(&body).map_err(|error| bad(&error))?;
+            let snapshot = Snapshot::decode(checkpoint.snapshot).map_err(|error| bad(&error))?;
+            Ok((checkpoint.head, snapshot, body.slice_ref(checkpoint.module)))
+        })
+    };
+    let (head, mut snapshot, module) = parts.await.map_err(Refusal::bad_request)?;
+    break_streams(&mut snapshot.kernel);
+    let image = core.loader.add(module).await.map_err(unloadable)?;
+    if image.id() != snapshot.image || image.artefact_id() != snapshot.artefact {
+        return Err(Refusal::bad_request(
+            "the checkpoint's snapshot is of another program, or of another release's artefact of it",
+        ));
+    }
+    let start = Start {
+        id: decided.process,
+        name: query.name.clone().unwrap_or(head.name),
+        fixed: query.name.is_some(),
+        image,
+        listeners: decided.listeners.clone(),
+    };
+    let kernel = snapshot.kernel.clone();
+    start
+        .perform(
+            core,
+            || Origin::Snapshot(Box::new(snapshot.clone())),
+            |id| {
+                Sockets::restored(&core.switch, id, Epoch(1), &kernel).map_err(Refusal::bad_request)
+            },
+        )
+        .await
+}
+
+/// An older state goes on: the clients it knew have seen what it has not, and are not its own any
+/// more. Connections that waited are gone, the others break at the next read or write.
+fn break_streams(kernel: &mut Kernel) {
+    let waiting: Vec<_> = kernel
+        .listeners
+        .iter_mut()
+        .flat_map(|listener| std::mem::take(&mut listener.queue))
+        .collect();
+    kernel
+        .streams
+        .retain(|stream| !waiting.contains(&stream.id));
+    for stream in &mut kernel.streams {
+        stream.unread.clear();
+        stream.unacknowledged.clear();
+        stream.reset = Some(ResetReason::Rollback);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_from_the_programs() {
+        assert_eq!(name_of("guests/accounts/accounts.wasm"), "accounts");
+        assert_eq!(name_of("we ird$.wasm"), "weird");
+        assert_eq!(name_of(""), "process");
+    }
+
+    #[test]
+    fn names_that_would_confuse_are_refused() {
+        for name in ["", "a b", "a/b", "é", &"x".repeat(64)] {
+            assert!(checked_name(name).is_err(), "{name}");
+        }
+        assert_eq!(checked_name("web-1.a_b").unwrap(), "web-1.a_b");
+    }
+
+    #[test]
+    fn the_query_of_a_restore_may_name_several_listeners() {
+        let read = RestoreQuery::read("name=a%2Db&listen=%5B%3A%3A1%5D%3A80&listen=x").unwrap();
+        assert_eq!(read.name.as_deref(), Some("a-b"));
+        assert_eq!(read.listen, ["[::1]:80", "x"]);
+        assert!(RestoreQuery::read("nmae=x").is_err());
+        assert!(RestoreQuery::read("name=%2").is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! Bulk links: the image and the snapshot of one move, outside of everything else's way.
+//!
+//! A link carries parts, each a header and that many raw bytes. It is dialled before the process
+//! is frozen, so that the handshake is not in its downtime.
+
+use super::transport::{Secured, read_frame};
+use super::{Dialler, OpenError};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use wire::link::{BulkHeader, BulkKind, LinkKind, MAX_CONTROL, decode, write_frame};
+use wire::{MoveId, NodeId};
+
+/// How long a bulk link may stand still between two parts: as long as the other side may need to
+/// compile.
+const IDLE: Duration = Duration::from_secs(180);
+/// How long it may stand still within a part.
+const STALL: Duration = Duration::from_secs(10);
+/// Bytes asked of the connection at once, and allocated ahead of what has arrived.
+const STEP: usize = 1 << 20;
+
+/// The sending side.
+#[derive(Debug)]
+pub struct BulkOut {
+    stream: Secured,
+    id: MoveId,
+}
+
+impl BulkOut {
+    /// Dials the link for a move.
+    pub async fn dial(dialler: &Dialler, to: NodeId, id: MoveId) -> Result<BulkOut, OpenError> {
+        let (stream, _) = dialler.open(to, LinkKind::Bulk).await?;
+        Ok(BulkOut { stream, id })
+    }
+
+    /// Sends one part.
+    pub async fn send(&mut self, what: BulkKind, digest: [u8; 32], bytes: &[u8]) -> io::Result<()> {
+        let header = BulkHeader {
+            id: self.id,
+            what,
+            length: bytes.len() as u64,
+            digest,
+        };
+        let mut frame = Vec::new();
+        write_frame(&header, MAX_CONTROL, &mut frame).map_err(io::Error::other)?;
+        // The header goes with the first bytes.
+        let (first, rest) = bytes.split_at(bytes.len().min(32 << 10));
+        frame.extend_from_slice(first);
+        write(&mut self.stream, &frame).await?;
+        for step in rest.chunks(STEP) {
+            write(&mut self.stream, step).await?;
+        }
+        timeout(STALL, self.stream.flush()).await.map_err(stalled)?
+    }
+}
+
+async fn write(stream: &mut Secured, bytes: &[u8]) -> io::Result<()> {
+    timeout(STALL, stream.write_all(bytes))
+        .await
+        .map_err(stalled)?
+}
+
+fn stalled(_: tokio::time::error::Elapsed) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("nothing moved for {} s", STALL.as_secs()),
+    )
+}
+
+/// Reads the header of the next part; none when the sender is done.
+pub async fn next_header(stream: &mut Secured) -> io::Result<Option<BulkHeader>> {
+    let message = timeout(IDLE, read_frame(stream, MAX_CONTROL))
+        .await
+        .map_err(stalled)??;
+    match message {
+        Some(message) => decode(&message).map(Some).map_err(io::Error::other),
+        None => Ok(None),
+    }
+}
+
+/// Reads the bytes of a part, at most `limit`.
+pub async fn read_part(stream: &mut Secured, length: u64, limit: u64) -> io::Result<Vec<u8>> {
+    let too_long = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{length} bytes where at most {limit} are allowed"),
+        )
+    };
+    if length > limit {
+        return Err(too_long());
+    }
+    let length = usize::try_from(length).map_err(|_| too_long())?;
+    // A claim of length costs a member's peer no more than this until the bytes are there.
+    let mut bytes = Vec::with_capacity(length.min(64 * STEP));
+    while bytes.len() < length {
+        let missing = length - bytes.len();
+        let mut rest = (&mut *stream).take(missing.min(STEP) as u64);
+        let read = timeout(STALL, rest.read_buf(&mut bytes))
+            .await
+            .map_err(stalled)??;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(bytes)
+}

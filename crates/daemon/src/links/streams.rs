@@ -1,0 +1,239 @@
+//! The streams link to one member: frames of all client streams between the two nodes.
+//!
+//! Senders append frames to one buffer, and the writer takes the whole buffer whenever the
+//! connection has room: under load many frames go in one write, and a lone frame goes at once.
+//! When more waits than the buffer should hold, streams take turns: a small answer does not wait
+//! behind somebody's long download. What waits is bounded by the windows of the streams; it is a
+//! second copy of what their ends keep anyway.
+
+use super::transport::Secured;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use wire::StreamId;
+use wire::frame::StreamFrame;
+use wire::link::{FrameReader, MAX_STREAM, write_frame};
+
+/// Bytes written at once; beyond, streams take turns.
+const BATCH: usize = 128 << 10;
+/// Bytes read at once.
+const READ: usize = 64 << 10;
+
+/// A running streams link.
+#[derive(Debug)]
+pub struct StreamsLink {
+    out: Arc<Out>,
+    task: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    queue: Mutex<Queue>,
+    filled: Notify,
+}
+
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct Queue {
+    /// The next write.
+    batch: Vec<u8>,
+    /// Streams whose frames did not fit any more, in the order of their turns, with the frames.
+    turns: VecDeque<StreamId>,
+    beyond: HashMap<StreamId, VecDeque<Vec<u8>>>,
+}
+
+impl Queue {
+    fn push(&mut self, frame: &StreamFrame) {
+        if self.turns.is_empty() && self.batch.len() < BATCH {
+            encode(frame, &mut self.batch);
+            return;
+        }
+        let mut bytes = Vec::new();
+        encode(frame, &mut bytes);
+        let frames = self.beyond.entry(frame.stream).or_default();
+        if frames.is_empty() {
+            self.turns.push_back(frame.stream);
+        }
+        frames.push_back(bytes);
+    }
+
+    /// Swaps the next write with an empty buffer, and fills the one after.
+    fn take(&mut self, batch: &mut Vec<u8>) {
+        std::mem::swap(&mut self.batch, batch);
+        while self.batch.len() < BATCH
+            && let Some(stream) = self.turns.pop_front()
+        {
+            let Entry::Occupied(mut frames) = self.beyond.entry(stream) else {
+                continue;
+            };
+            if let Some(bytes) = frames.get_mut().pop_front() {
+                self.batch.extend_from_slice(&bytes);
+            }
+            if frames.get().is_empty() {
+                frames.remove();
+            } else {
+                self.turns.push_back(stream);
+            }
+        }
+    }
+}
+
+fn encode(frame: &StreamFrame, out: &mut Vec<u8>) {
+    if let Err(error) = write_frame(frame, MAX_STREAM, out) {
+        tracing::error!(%error, "a stream frame cannot be sent");
+    }
+}
+
+impl Out {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StreamsLink {
+    /// Runs a link. `arrived` takes each frame, in order; `closed` is called once, with the
+    /// reason, if the connection ends by itself.
+    pub fn start(
+        stream: Secured,
+        arrived: impl FnMut(StreamFrame) + Send + 'static,
+        closed: impl FnOnce(String) + Send + 'static,
+    ) -> StreamsLink {
+        let out = Arc::new(Out::default());
+        let source = out.clone();
+        let task = tokio::spawn(async move {
+            let (reader, writer) = tokio::io::split(stream);
+            let result = tokio::select! {
+                result = read(reader, arrived) => result,
+                result = write(writer, &source) => result,
+            };
+            closed(match result {
+                Ok(()) => "closed".to_owned(),
+                Err(error) => error.to_string(),
+            });
+        });
+        StreamsLink {
+            out,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Queues a frame.
+    pub fn send(&self, frame: &StreamFrame) {
+        let mut queue = self.out.queue();
+        let first = queue.batch.is_empty();
+        queue.push(frame);
+        drop(queue);
+        if first {
+            self.out.filled.notify_one();
+        }
+    }
+}
+
+impl Drop for StreamsLink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn read(
+    mut reader: tokio::io::ReadHalf<Secured>,
+    mut arrived: impl FnMut(StreamFrame),
+) -> io::Result<()> {
+    let mut frames = FrameReader::new(MAX_STREAM);
+    let mut chunk = vec![0; READ];
+    loop {
+        let length = reader.read(&mut chunk).await?;
+        let Some(bytes) = chunk.get(..length).filter(|bytes| !bytes.is_empty()) else {
+            return Ok(());
+        };
+        frames.push(bytes).map_err(io::Error::other)?;
+        while let Some(frame) = frames.next_frame().map_err(io::Error::other)? {
+            arrived(frame);
+        }
+    }
+}
+
+async fn write(mut writer: tokio::io::WriteHalf<Secured>, out: &Out) -> io::Result<()> {
+    let mut batch = Vec::new();
+    loop {
+        out.queue().take(&mut batch);
+        if batch.is_empty() {
+            out.filled.notified().await;
+            continue;
+        }
+        writer.write_all(&batch).await?;
+        writer.flush().await?;
+        batch.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::frame::{Body, End};
+    use wire::{Epoch, ProcessId};
+
+    fn frame(stream: u64, bytes: usize) -> StreamFrame {
+        StreamFrame {
+            process: ProcessId(1),
+            stream: StreamId(stream),
+            to: End::Anchor,
+            epoch: Epoch(1),
+            body: Body::Data {
+                offset: 0,
+                bytes: vec![stream as u8; bytes],
+            },
+        }
+    }
+
+    fn written(queue: &mut Queue) -> Vec<u64> {
+        let mut batch = Vec::new();
+        queue.take(&mut batch);
+        let mut reader = FrameReader::new(MAX_STREAM);
+        let mut streams = Vec::new();
+        for chunk in batch.chunks(READ) {
+            reader.push(chunk).unwrap();
+            while let Some(frame) = reader.next_frame::<StreamFrame>().unwrap() {
+                streams.push(frame.stream.0);
+            }
+        }
+        streams
+    }
+
+    #[test]
+    fn frames_that_fit_go_in_one_write_in_their_order() {
+        let mut queue = Queue::default();
+        for stream in [3, 1, 2, 1] {
+            queue.push(&frame(stream, 100));
+        }
+        assert_eq!(written(&mut queue), [3, 1, 2, 1]);
+        assert!(written(&mut queue).is_empty());
+    }
+
+    #[test]
+    fn a_small_answer_does_not_wait_behind_a_long_download() {
+        let mut queue = Queue::default();
+        for _ in 0..40 {
+            queue.push(&frame(1, 60_000));
+        }
+        queue.push(&frame(2, 100));
+        let mut writes = 0;
+        while !written(&mut queue).contains(&2) {
+            writes += 1;
+        }
+        assert!(writes <= 1, "{writes}");
+        // And nothing of the download is lost.
+        let mut rest = 0;
+        loop {
+            match written(&mut queue).len() {
+                0 => break,
+                frames => rest += frames,
+            }
+        }
+        assert!(rest >= 30);
+    }
+}

@@ -1,0 +1,200 @@
+//! A program in the foreground: no daemon, no fleet, the terminal's standard streams.
+//!
+//! Its listeners work as under a daemon: anchors in this very OS process, joined to the program's
+//! sockets through memory.
+
+use crate::anchors::{Anchors, OpenError};
+use crate::fleet::FleetView;
+use crate::links::Dialler;
+use crate::links::identity::{Identity, IdentityError, generate};
+use crate::loader::{Loader, Unloadable};
+use crate::processes::log::Log;
+use crate::processes::managed::{
+    End, KILLED, Launch, Managed, NOT_STARTED, Origin, Reports, Sealed, Status,
+};
+use crate::processes::sockets::Sockets;
+use crate::processes::terminal::Terminal;
+use crate::switch::Switch;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use vm::{Backend, Engine, EngineError, FilesError, LoadError};
+use wire::api::{ListenerInfo, RunSpec};
+use wire::control::Member;
+use wire::{Epoch, MoveId, ProcessId};
+
+/// How long an interrupted program may take to end: it may be stuck in a write to the terminal.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where compiled code is kept; nowhere if absent.
+    pub cache_dir: Option<PathBuf>,
+    /// What the program is compiled to.
+    pub backend: Backend,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By doing what no program may.
+    Trapped {
+        /// What, in one line.
+        reason: String,
+        /// Where, function by function.
+        backtrace: String,
+    },
+    /// By the interrupt.
+    Interrupted,
+}
+
+/// Why a program did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The module cannot be run.
+    #[error(transparent)]
+    Module(LoadError),
+    /// The engine cannot be set up.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A file of its tree makes no sense.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] OpenError),
+    /// No key could be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Something else.
+    #[error("the program could not be started: {0}")]
+    Start(String),
+}
+
+/// Runs a program until it ends, or `interrupt` is ready. `files` are the contents of
+/// `spec.files`, in order. `listening` is called with the listeners before it starts.
+pub async fn run(
+    spec: &RunSpec,
+    files: &[Vec<u8>],
+    module: impl Into<Bytes>,
+    options: Options,
+    listening: impl FnOnce(&[ListenerInfo]),
+    interrupt: impl Future<Output = ()>,
+) -> Result<Ended, LocalError> {
+    let engine = Engine::new(vm::Config {
+        backend: options.backend,
+        cache_dir: options.cache_dir,
+        ..vm::Config::default()
+    })?;
+    let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+    let tree = crate::processes::tree::build(&spec.files, &contents)?;
+    let image = Loader::load_alone(engine, module.into())
+        .await
+        .map_err(|error| match error {
+            Unloadable::Module(error) => LocalError::Module(error),
+            error => LocalError::Start(error.to_string()),
+        })?;
+
+    let switch = Switch::new(alone()?);
+    let process = ProcessId(1);
+    let anchors = Anchors::new(switch.clone(), None, crate::anchors::MAX_CONNECTIONS);
+    let (opened, listeners) = anchors.open(process, &spec.listen).await?;
+    listening(&listeners);
+    let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
+    let sockets = Sockets::new(&switch, process, Epoch(1), names.clone());
+    let birth = vm::Spec {
+        args: spec
+            .args
+            .iter()
+            .map(|arg| arg.clone().into_bytes())
+            .collect(),
+        env: spec
+            .env
+            .iter()
+            .map(|pair| pair.clone().into_bytes())
+            .collect(),
+        files: tree,
+        listeners: names,
+        ..vm::Spec::default()
+    };
+    let launch = Launch {
+        id: process,
+        name: spec.name.clone().unwrap_or_else(|| "program".to_owned()),
+        image,
+        origin: Origin::Birth(Box::new(birth)),
+        sockets,
+        stdio: Arc::new(Terminal::new()),
+        log: Log::new(0, None),
+        listeners,
+        born_ns: 0,
+        moves: 0,
+    };
+    let (created, made) = oneshot::channel();
+    let managed = Managed::spawn(launch, Arc::new(Nobody), created);
+    made.await
+        .unwrap_or_else(|_| Err("no thread could be started".to_owned()))
+        .map_err(LocalError::Start)?;
+    managed.go_on(Epoch(1));
+    opened.assign(switch.me(), Epoch(1));
+
+    let mut status = managed.status();
+    let ended = |status: &Status| matches!(status, Status::Ended(_));
+    let interrupted = tokio::select! {
+        _ = status.wait_for(ended) => false,
+        () = interrupt => true,
+    };
+    if interrupted {
+        managed.kill(End::killed(KILLED, "interrupted"));
+        let _ = tokio::time::timeout(ENDING, status.wait_for(ended)).await;
+        return Ok(Ended::Interrupted);
+    }
+    anchors.close_listeners(process);
+    managed.sockets.drained().await;
+    let end = status.borrow().clone();
+    Ok(match end {
+        Status::Ended(End {
+            reason: Some(reason),
+            backtrace: Some(backtrace),
+            ..
+        }) => Ended::Trapped { reason, backtrace },
+        Status::Ended(End { code, .. }) => Ended::Exited(code),
+        _ => Ended::Exited(NOT_STARTED),
+    })
+}
+
+/// A node that knows nobody.
+fn alone() -> Result<Dialler, LocalError> {
+    let identity = Identity::new(&generate()?)?;
+    let me = Member {
+        node: identity.node(),
+        name: "local".to_owned(),
+        address: String::new(),
+        incarnation: 1,
+    };
+    let (_, fleet) = watch::channel(FleetView {
+        directory: me.node,
+        me,
+        members: BTreeMap::new(),
+        health: BTreeMap::new(),
+    });
+    Ok(Dialler {
+        identity,
+        name: "local".to_owned(),
+        incarnation: 1,
+        fleet,
+    })
+}
+
+/// There is no one to tell what the process's status does not.
+struct Nobody;
+
+impl Reports for Nobody {
+    fn frozen(&self, _: &Arc<Managed>, _: MoveId, _: Result<Arc<Sealed>, String>) {}
+    fn ended(&self, _: &Arc<Managed>) {}
+}

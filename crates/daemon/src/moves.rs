@@ -1,0 +1,572 @@
+//! The world's part in moves: what [`node::Node`] asks for at the source and at the target.
+//!
+//! ```text
+//! source: begin (dials the bulk link) -> send_image -> freeze -> send_snapshot -> over
+//! target: consider -> prepare (image arrives, compiles) -> [snapshot arrives, is thawed, stands by]
+//!         -> activate | discard
+//! ```
+//!
+//! At the target one task per move does all that takes time, in order, so that giving up is
+//! ending it. What is frozen at the source stays with its process's thread until the node says
+//! what becomes of it.
+
+use crate::core::Core;
+use crate::links::bulk::{self, BulkOut};
+use crate::links::transport::Secured;
+use crate::loader::{Unloadable, blocking};
+use crate::processes::log::{Log, LoggedStdio};
+use crate::processes::managed::{Launch, Managed, Origin, Sealed};
+use crate::processes::sockets::Sockets;
+use crate::store::images::{MAX_IMAGE_BYTES, id_of};
+use node::event::{Event, Token};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use vm::Image;
+use wire::control::Offer;
+use wire::link::{BulkKind, Luggage};
+use wire::snapshot::Snapshot;
+use wire::{Epoch, ImageId, MoveId, NodeId, ProcessId};
+
+/// Bytes that a snapshot may have beyond the memory: files, streams, frames.
+const MAX_BESIDE_MEMORY: u64 = 4 << 30;
+const MAX_LUGGAGE: u64 = 1 << 20;
+const MAX_LOG: u64 = 1 << 20;
+
+/// Moves of this node, out and in. Owned by the node's loop.
+pub struct Moves {
+    core: Arc<Core>,
+    outgoing: HashMap<MoveId, Outgoing>,
+    incoming: HashMap<MoveId, Incoming>,
+}
+
+/// The source's side of one move.
+struct Outgoing {
+    token: Token,
+    parts: mpsc::UnboundedSender<Part>,
+    sender: AbortHandle,
+    sealed: Option<Arc<Sealed>>,
+}
+
+/// What goes over the bulk link.
+enum Part {
+    Image(ImageId),
+    Snapshot {
+        sealed: Arc<Sealed>,
+        luggage: Luggage,
+        log: Vec<u8>,
+    },
+}
+
+/// The target's side of one move.
+struct Incoming {
+    prepare: Option<oneshot::Sender<()>>,
+    receiver: AbortHandle,
+    /// The process, once it stands by.
+    standing: Arc<Standing>,
+}
+
+impl Moves {
+    /// No moves.
+    pub fn new(core: Arc<Core>) -> Moves {
+        Moves {
+            core,
+            outgoing: HashMap::new(),
+            incoming: HashMap::new(),
+        }
+    }
+
+    /// Source: a move was asked for; its reply will have this token.
+    pub fn begin(&mut self, id: MoveId, to: NodeId, token: Token) {
+        let (parts, queue) = mpsc::unbounded_channel();
+        let core = self.core.clone();
+        let task = tokio::spawn(async move {
+            if let Err(reason) = send_parts(&core, id, to, queue).await {
+                core.node.event(Event::BulkFailed { id, reason });
+            }
+        });
+        let outgoing = Outgoing {
+            token,
+            parts,
+            sender: task.abort_handle(),
+            sealed: None,
+        };
+        self.outgoing.insert(id, outgoing);
+    }
+
+    /// Source: the reply to the command of this token is given. What is still on its way to a
+    /// target that runs the process arrives there; else it ends here.
+    pub fn over(&mut self, token: Token, moved: bool) {
+        self.outgoing.retain(|_, outgoing| {
+            let this = outgoing.token == token;
+            if this && !moved {
+                outgoing.sender.abort();
+            }
+            !this
+        });
+    }
+
+    /// Source: send the image.
+    pub fn send_image(&mut self, id: MoveId, image: ImageId) {
+        if let Some(outgoing) = self.outgoing.get(&id) {
+            let _ = outgoing.parts.send(Part::Image(image));
+        }
+    }
+
+    /// Source: freeze the process.
+    pub fn freeze(&mut self, id: MoveId, process: ProcessId) {
+        match self.core.processes.running(process) {
+            Some(managed) => managed.freeze(id),
+            None => self.core.node.event(Event::Frozen {
+                id,
+                result: Err("the process has ended".to_owned()),
+            }),
+        }
+    }
+
+    /// Source: the process is frozen, or not. Returns what the node is to be told.
+    pub fn frozen(&mut self, id: MoveId, result: Result<Arc<Sealed>, String>) -> Event {
+        let result = result.map(|sealed| {
+            let bytes = sealed.bytes.len() as u64;
+            if let Some(outgoing) = self.outgoing.get_mut(&id) {
+                outgoing.sealed = Some(sealed);
+            }
+            bytes
+        });
+        Event::Frozen { id, result }
+    }
+
+    /// Source: send what was sealed.
+    pub fn send_snapshot(&mut self, id: MoveId, process: ProcessId) {
+        let Some(outgoing) = self.outgoing.get_mut(&id) else {
+            return;
+        };
+        let sealed = outgoing.sealed.take();
+        let managed = self.core.processes.running(process);
+        let (Some(sealed), Some(managed)) = (sealed, managed) else {
+            let reason = "the frozen state is gone".to_owned();
+            self.core.node.event(Event::BulkFailed { id, reason });
+            return;
+        };
+        let (log, log_end) = managed.log.export();
+        let luggage = Luggage {
+            listeners: managed.listeners.clone(),
+            born_ns: managed.born_ns,
+            moves: managed.moves + 1,
+            log_end,
+        };
+        let _ = outgoing.parts.send(Part::Snapshot {
+            sealed,
+            luggage,
+            log,
+        });
+    }
+
+    /// Target: whether the process can come here.
+    pub fn consider(&mut self, id: MoveId, from: NodeId, offer: Offer) {
+        let result = self.room_for(&offer).map(|()| {
+            let need_image = !self.core.loader.images().has(offer.image);
+            let (prepare, prepared) = oneshot::channel();
+            let standing = Arc::new(Standing::default());
+            let parts = self.core.arrivals.expect(id, from, &offer);
+            let task = Receive {
+                core: self.core.clone(),
+                id,
+                offer,
+                need_image,
+                parts,
+                standing: standing.clone(),
+            };
+            let receiver = tokio::spawn(task.run(prepared)).abort_handle();
+            let incoming = Incoming {
+                prepare: Some(prepare),
+                receiver,
+                standing,
+            };
+            self.incoming.insert(id, incoming);
+            need_image
+        });
+        self.core.node.event(Event::Considered { id, result });
+    }
+
+    fn room_for(&self, offer: &Offer) -> Result<(), String> {
+        if self.core.shutdown.is_cancelled() {
+            return Err("the node is shutting down".to_owned());
+        }
+        if self.core.processes.running(offer.process).is_some() {
+            return Err("the process is on this node already".to_owned());
+        }
+        self.core.processes.room()?;
+        match available_memory() {
+            Some(available) if available < offer.memory_bytes => Err(format!(
+                "the process has {} MiB of memory, the node has {} MiB left",
+                offer.memory_bytes >> 20,
+                available >> 20
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Target: get the image ready.
+    pub fn prepare(&mut self, id: MoveId) {
+        if let Some(prepare) = self
+            .incoming
+            .get_mut(&id)
+            .and_then(|incoming| incoming.prepare.take())
+        {
+            let _ = prepare.send(());
+        }
+    }
+
+    /// Target: the process is this node's and runs.
+    pub fn activate(&mut self, id: MoveId, process: ProcessId, epoch: Epoch) {
+        let standing = self.incoming.remove(&id);
+        match standing.and_then(|incoming| incoming.standing.get()) {
+            Some(managed) => self.core.processes.adopt(managed, epoch),
+            None => tracing::error!(%process, "a process was activated that does not stand by"),
+        }
+    }
+
+    /// Target: the move is off.
+    pub fn discard(&mut self, id: MoveId) {
+        self.core.arrivals.forget(id);
+        if let Some(incoming) = self.incoming.remove(&id) {
+            incoming.receiver.abort();
+            incoming.standing.discard();
+        }
+    }
+}
+
+/// The process that stands by for a move, once there is one.
+#[derive(Default)]
+struct Standing(Mutex<(Option<Arc<Managed>>, bool)>);
+
+impl Standing {
+    fn get(&self) -> Option<Arc<Managed>> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0.clone()
+    }
+
+    fn set(&self, managed: Arc<Managed>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.1 {
+            forget(&managed);
+        }
+        state.0 = Some(managed);
+    }
+
+    /// The move is off; a process that comes to stand by later is forgotten at once.
+    fn discard(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = true;
+        if let Some(managed) = &state.0 {
+            forget(managed);
+        }
+    }
+}
+
+fn forget(managed: &Managed) {
+    managed.sockets.withdraw();
+    managed.drop_silently(None);
+}
+
+/// Dials the bulk link, then sends parts as they come.
+async fn send_parts(
+    core: &Core,
+    id: MoveId,
+    to: NodeId,
+    mut parts: mpsc::UnboundedReceiver<Part>,
+) -> Result<(), String> {
+    let dialled = BulkOut::dial(&core.dialler, to, id).await;
+    let mut link = match dialled {
+        Ok(link) => link,
+        Err(error) => {
+            // Nothing is lost yet: the node decides whether there will be anything to send.
+            return match parts.recv().await {
+                Some(_) => Err(error.to_string()),
+                None => Ok(()),
+            };
+        }
+    };
+    let broken = |error: io::Error| format!("the transfer broke: {error}");
+    while let Some(part) = parts.recv().await {
+        match part {
+            Part::Image(image) => {
+                let images = core.loader.images().clone();
+                let module = blocking(move || {
+                    let module = images.get(image).map_err(Unloadable::Store)?;
+                    module.ok_or(Unloadable::Missing(image))
+                });
+                let module = module.await.map_err(|error| error.to_string())?;
+                link.send(BulkKind::Image, image.0, &module)
+                    .await
+                    .map_err(broken)?;
+            }
+            Part::Snapshot {
+                sealed,
+                luggage,
+                log,
+            } => {
+                let encoded = encode_luggage(&luggage)?;
+                link.send(BulkKind::Luggage, [0; 32], &encoded)
+                    .await
+                    .map_err(broken)?;
+                link.send(BulkKind::Snapshot, sealed.digest, &sealed.bytes)
+                    .await
+                    .map_err(broken)?;
+                // The process does not wait for this, and can do without.
+                if let Err(error) = link.send(BulkKind::Log, [0; 32], &log).await {
+                    tracing::warn!(%error, "the log did not go along with its process");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_luggage(luggage: &Luggage) -> Result<Vec<u8>, String> {
+    let mut frame = Vec::new();
+    wire::link::write_frame(luggage, MAX_LUGGAGE as usize, &mut frame)
+        .map_err(|error| error.to_string())?;
+    // The header of the part has the length already.
+    Ok(frame.split_off(4))
+}
+
+/// Parts of moves towards this node that may arrive over bulk links.
+#[derive(Default)]
+pub struct Arrivals {
+    expected: Mutex<HashMap<MoveId, Expected>>,
+}
+
+#[derive(Clone)]
+struct Expected {
+    from: NodeId,
+    snapshot_limit: u64,
+    parts: mpsc::UnboundedSender<Arrived>,
+}
+
+/// A part, whole.
+enum Arrived {
+    Image(Vec<u8>),
+    Luggage(Luggage),
+    Snapshot(Vec<u8>),
+    Log(Vec<u8>),
+    Failed(String),
+}
+
+impl Arrivals {
+    fn expected(&self) -> MutexGuard<'_, HashMap<MoveId, Expected>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect(&self, id: MoveId, from: NodeId, offer: &Offer) -> mpsc::UnboundedReceiver<Arrived> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let expected = Expected {
+            from,
+            snapshot_limit: offer.memory_bytes.saturating_add(MAX_BESIDE_MEMORY),
+            parts: sender,
+        };
+        self.expected().insert(id, expected);
+        receiver
+    }
+
+    fn forget(&self, id: MoveId) {
+        self.expected().remove(&id);
+    }
+
+    /// Serves a bulk link that a member has opened.
+    pub async fn serve(&self, peer: NodeId, mut link: Secured) {
+        loop {
+            let header = match bulk::next_header(&mut link).await {
+                Ok(Some(header)) => header,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(node = %peer.short(), %error, "bulk link closed");
+                    return;
+                }
+            };
+            let expected = self.expected().get(&header.id).cloned();
+            let Some(expected) = expected.filter(|expected| expected.from == peer) else {
+                tracing::info!(node = %peer.short(), id = %header.id, "bytes for no move; closed");
+                return;
+            };
+            let limit = match header.what {
+                BulkKind::Image => MAX_IMAGE_BYTES,
+                BulkKind::Snapshot => expected.snapshot_limit,
+                BulkKind::Luggage => MAX_LUGGAGE,
+                BulkKind::Log => MAX_LOG,
+            };
+            let part = bulk::read_part(&mut link, header.length, limit).await;
+            let arrived = part
+                .map_err(|error| format!("the transfer broke: {error}"))
+                .and_then(|bytes| arrived(header.what, bytes));
+            let failed = arrived.is_err();
+            // A move that is over is not interested any more.
+            let _ = expected.parts.send(arrived.unwrap_or_else(Arrived::Failed));
+            if failed {
+                return;
+            }
+        }
+    }
+}
+
+fn arrived(what: BulkKind, bytes: Vec<u8>) -> Result<Arrived, String> {
+    Ok(match what {
+        BulkKind::Image => Arrived::Image(bytes),
+        BulkKind::Snapshot => Arrived::Snapshot(bytes),
+        BulkKind::Luggage => {
+            Arrived::Luggage(wire::link::decode(&bytes).map_err(|error| error.to_string())?)
+        }
+        BulkKind::Log => Arrived::Log(bytes),
+    })
+}
+
+/// The target's task of one move.
+struct Receive {
+    core: Arc<Core>,
+    id: MoveId,
+    offer: Offer,
+    need_image: bool,
+    parts: mpsc::UnboundedReceiver<Arrived>,
+    standing: Arc<Standing>,
+}
+
+impl Receive {
+    async fn run(mut self, prepare: oneshot::Receiver<()>) {
+        if prepare.await.is_err() {
+            return;
+        }
+        let id = self.id;
+        let image = match self.image().await {
+            Ok(image) => image,
+            Err(reason) => {
+                let result = Err(reason);
+                self.core.node.event(Event::Prepared { id, result });
+                return;
+            }
+        };
+        let result = Ok(());
+        self.core.node.event(Event::Prepared { id, result });
+        let result = match self.snapshot().await {
+            Ok((luggage, bytes)) => self.restore(image, luggage, bytes).await,
+            Err(reason) => Err(reason),
+        };
+        let failed = result.is_err();
+        self.core.node.event(Event::Restored { id, result });
+        if !failed
+            && let Some(Arrived::Log(frames)) = self.parts.recv().await
+            && let Some(managed) = self.standing.get()
+        {
+            managed.log.import(&frames);
+        }
+        self.core.arrivals.forget(id);
+    }
+
+    async fn next(&mut self) -> Result<Arrived, String> {
+        match self.parts.recv().await {
+            Some(Arrived::Failed(reason)) => Err(reason),
+            Some(arrived) => Ok(arrived),
+            None => Err("the move is over".to_owned()),
+        }
+    }
+
+    /// Loads the image, waiting for its bytes if they are not here, and compiles both modules.
+    async fn image(&mut self) -> Result<Arc<Image>, String> {
+        let wanted = self.offer.image;
+        let loaded = if self.need_image {
+            let Arrived::Image(module) = self.next().await? else {
+                return Err("something else arrived in place of the image".to_owned());
+            };
+            if id_of(&module) != wanted {
+                return Err("the image that arrived is another one".to_owned());
+            }
+            self.core.loader.add(module.into()).await
+        } else {
+            self.core.loader.load(wanted).await
+        };
+        let image = loaded.map_err(|error| error.to_string())?;
+        if image.artefact_id() != self.offer.artefact {
+            return Err(
+                "this node makes another artefact of the image; bring both nodes to \
+                        the same release"
+                    .to_owned(),
+            );
+        }
+        let compiled = image.clone();
+        blocking(move || Ok(compiled.prepare_thaw()?))
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(image)
+    }
+
+    async fn snapshot(&mut self) -> Result<(Luggage, Vec<u8>), String> {
+        let Arrived::Luggage(luggage) = self.next().await? else {
+            return Err("something else arrived in place of the luggage".to_owned());
+        };
+        let Arrived::Snapshot(bytes) = self.next().await? else {
+            return Err("something else arrived in place of the snapshot".to_owned());
+        };
+        Ok((luggage, bytes))
+    }
+
+    /// Thaws the process and attaches it, standing by, to all its anchors.
+    async fn restore(
+        &self,
+        image: Arc<Image>,
+        luggage: Luggage,
+        bytes: Vec<u8>,
+    ) -> Result<(), String> {
+        let (core, offer) = (self.core.clone(), self.offer.clone());
+        let standing = self.standing.clone();
+        let prepare = move || {
+            let failed = |reason: String| Unloadable::Store(reason);
+            let snapshot = Snapshot::decode(&bytes).map_err(|error| failed(error.to_string()))?;
+            drop(bytes);
+            if snapshot.image != offer.image || snapshot.artefact != offer.artefact {
+                return Err(failed("the snapshot is of another program".to_owned()));
+            }
+            let sockets = Sockets::standing_by(
+                &core.switch,
+                offer.process,
+                offer.epoch.next(),
+                &snapshot.kernel,
+            )
+            .map_err(failed)?;
+            let path = core.processes.log_path(offer.process);
+            let log = Log::new(luggage.log_end, Some(&path));
+            let launch = Launch {
+                id: offer.process,
+                name: offer.name,
+                image,
+                origin: Origin::Snapshot(Box::new(snapshot)),
+                sockets: sockets.clone(),
+                stdio: Arc::new(LoggedStdio(log.clone())),
+                log,
+                listeners: luggage.listeners,
+                born_ns: luggage.born_ns,
+                moves: luggage.moves,
+            };
+            let (created, made) = oneshot::channel();
+            let managed = Managed::spawn(launch, core.processes.clone(), created);
+            // Before anything can fail, so that giving up finds it.
+            standing.set(managed);
+            Ok((sockets, made))
+        };
+        let (sockets, made) = blocking(prepare).await.map_err(|error| error.to_string())?;
+        made.await
+            .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
+        sockets.attached().await
+    }
+}
+
+/// Memory that the system can give, in bytes; none where it does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}

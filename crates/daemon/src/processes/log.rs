@@ -1,0 +1,335 @@
+//! What a process has written to standard output and error.
+//!
+//! The newest part is kept in memory, as the frames in which the API hands it out:
+//! `stream u8 (1 or 2), length u32 little-endian, bytes`, at most one line per frame. A position
+//! counts the bytes of all frames since the process was born; it goes along when the process
+//! moves, so that a reader who follows continues at the new node where it stopped. The same bytes
+//! go, unframed, into a file for people.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Bytes of frames kept in memory, and taken along in a move.
+pub const KEPT_BYTES: usize = 512 << 10;
+/// Length of a log file, after which it is moved aside (one older file is kept).
+const FILE_BYTES: u64 = 16 << 20;
+/// Bytes before the content of a frame.
+pub const HEADER: usize = 5;
+const LONGEST_FRAME: usize = 16 << 10;
+
+/// One process's log.
+#[derive(Debug)]
+pub struct Log {
+    kept: Mutex<Kept>,
+    end: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: VecDeque<u8>,
+    /// Position of each kept frame, and whether it ends a line.
+    frames: VecDeque<(u64, bool)>,
+    /// Position after the last frame.
+    end: u64,
+    file: Option<LogFile>,
+}
+
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Log {
+    /// An empty log that begins at a position, with a file if a path is given.
+    pub fn new(begin: u64, path: Option<&Path>) -> Arc<Log> {
+        let file = path.and_then(|path| match LogFile::open(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "no log file");
+                None
+            }
+        });
+        Arc::new(Log {
+            kept: Mutex::new(Kept {
+                end: begin,
+                file,
+                ..Kept::default()
+            }),
+            end: watch::Sender::new(begin),
+        })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends what was written to standard output (1) or error (2).
+    pub fn append(&self, stream: u8, bytes: &[u8]) {
+        let mut kept = self.kept();
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for part in line.chunks(LONGEST_FRAME) {
+                kept.push(stream, part);
+            }
+        }
+        kept.write_file(bytes);
+        let end = kept.end;
+        drop(kept);
+        self.end.send_replace(end);
+    }
+
+    /// Puts frames that were written elsewhere in front; `frames` end where this log began.
+    /// What is malformed ends the import.
+    pub fn import(&self, frames: &[u8]) {
+        let mut older = Kept::default();
+        let mut rest = frames;
+        while let Some((stream, part, after)) = next_frame(rest) {
+            older.push(stream, part);
+            rest = after;
+        }
+        let mut kept = self.kept();
+        let begin = kept.begin().saturating_sub(older.end);
+        if kept.begin() < older.end {
+            return;
+        }
+        let text = older.text();
+        kept.write_file(&text);
+        for (position, _) in &mut older.frames {
+            *position += begin;
+        }
+        older.bytes.append(&mut kept.bytes);
+        older.frames.append(&mut kept.frames);
+        kept.bytes = older.bytes;
+        kept.frames = older.frames;
+        kept.trim();
+    }
+
+    /// All kept frames and the position after them.
+    pub fn export(&self) -> (Vec<u8>, u64) {
+        let mut kept = self.kept();
+        (kept.bytes.make_contiguous().to_vec(), kept.end)
+    }
+
+    /// Position after the last frame; changes wake who waits for it.
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.end.subscribe()
+    }
+
+    /// Bytes from a position on (or from the oldest kept), at most `most`, and the position of the
+    /// first of them.
+    pub fn read(&self, from: u64, most: usize) -> (Vec<u8>, u64) {
+        let kept = self.kept();
+        let from = from.clamp(kept.begin(), kept.end);
+        let skip = usize::try_from(from - kept.begin()).unwrap_or(usize::MAX);
+        let bytes = kept.bytes.iter().skip(skip).take(most).copied().collect();
+        (bytes, from)
+    }
+
+    /// The position from which there are at most `lines` lines.
+    pub fn tail(&self, lines: u64) -> u64 {
+        let kept = self.kept();
+        let mut position = kept.end;
+        let mut seen = 0;
+        for (index, (start, ends_line)) in kept.frames.iter().rev().enumerate() {
+            // A last line without its end counts, too.
+            seen += u64::from(*ends_line || index == 0);
+            if seen > lines {
+                break;
+            }
+            position = *start;
+        }
+        position
+    }
+
+    /// The oldest kept position.
+    pub fn begin(&self) -> u64 {
+        self.kept().begin()
+    }
+}
+
+/// Splits the first frame off.
+pub fn next_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
+    let [stream, a, b, c, d] = *header;
+    let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+    if !matches!(stream, 1 | 2) || length > LONGEST_FRAME {
+        return None;
+    }
+    let (part, after) = rest.split_at_checked(length)?;
+    Some((stream, part, after))
+}
+
+impl Kept {
+    fn begin(&self) -> u64 {
+        self.end - self.bytes.len() as u64
+    }
+
+    fn push(&mut self, stream: u8, part: &[u8]) {
+        self.frames
+            .push_back((self.end, part.last() == Some(&b'\n')));
+        self.bytes.push_back(stream);
+        self.bytes.extend((part.len() as u32).to_le_bytes());
+        self.bytes.extend(part);
+        self.end += (HEADER + part.len()) as u64;
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.bytes.len() > KEPT_BYTES {
+            self.frames.pop_front();
+            let begin = self.frames.front().map_or(self.end, |frame| frame.0);
+            let drop = usize::try_from(begin - self.begin()).unwrap_or(usize::MAX);
+            self.bytes.drain(..drop.min(self.bytes.len()));
+        }
+    }
+
+    fn text(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut rest: &[u8] = self.bytes.make_contiguous();
+        while let Some((_, part, after)) = next_frame(rest) {
+            text.extend_from_slice(part);
+            rest = after;
+        }
+        text
+    }
+
+    fn write_file(&mut self, bytes: &[u8]) {
+        let Some(file) = &mut self.file else { return };
+        if let Err(error) = file.write(bytes) {
+            // The log in memory goes on; the process must not suffer from a full disk here.
+            tracing::warn!(path = %file.path.display(), %error, "the log file is given up");
+            self.file = None;
+        }
+    }
+}
+
+impl LogFile {
+    fn open(path: &Path) -> std::io::Result<LogFile> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(LogFile {
+            length: file.metadata()?.len(),
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.length > FILE_BYTES {
+            let mut older = self.path.clone().into_os_string();
+            older.push(".1");
+            std::fs::rename(&self.path, older)?;
+            *self = LogFile::open(&self.path)?;
+        }
+        self.length += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+}
+
+/// Standard streams of a process in the background: no input, output into its log.
+#[derive(Debug)]
+pub struct LoggedStdio(pub Arc<Log>);
+
+impl vm::ports::Stdio for LoggedStdio {
+    fn read(&self, _buffer: &mut [u8]) -> vm::ports::Io {
+        vm::ports::Io::Done(0)
+    }
+
+    fn readable(&self) -> bool {
+        true
+    }
+
+    fn write(&self, descriptor: u32, bytes: &[u8]) -> vm::ports::Io {
+        self.0.append(if descriptor == 2 { 2 } else { 1 }, bytes);
+        vm::ports::Io::Done(bytes.len())
+    }
+
+    fn register(&self, _waker: &std::task::Waker) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(frames: &[u8]) -> String {
+        let (mut rest, mut text) = (frames, String::new());
+        while let Some((stream, part, after)) = next_frame(rest) {
+            text += &format!("{stream}:{}", String::from_utf8_lossy(part));
+            rest = after;
+        }
+        assert!(rest.is_empty());
+        text
+    }
+
+    #[test]
+    fn the_tail_counts_lines_of_both_streams() {
+        let log = Log::new(0, None);
+        log.append(1, b"one\ntwo\n");
+        log.append(2, b"oops\n");
+        log.append(1, b"thr");
+        log.append(1, b"ee");
+        let tail = |lines| text(&log.read(log.tail(lines), usize::MAX).0);
+        assert_eq!(tail(1), "1:thr1:ee");
+        assert_eq!(tail(2), "2:oops\n1:thr1:ee");
+        assert_eq!(tail(100), "1:one\n1:two\n2:oops\n1:thr1:ee");
+        assert_eq!(tail(0), "");
+    }
+
+    #[test]
+    fn old_lines_go_when_the_log_is_full_and_positions_stay() {
+        let log = Log::new(0, None);
+        let line = [b'x'; 99].as_slice();
+        for _ in 0..KEPT_BYTES / 50 {
+            log.append(1, &[line, b"\n"].concat());
+        }
+        let (bytes, from) = log.read(0, usize::MAX);
+        assert!(bytes.len() <= KEPT_BYTES && bytes.len() > KEPT_BYTES / 2);
+        assert_eq!(from, log.begin());
+        assert_eq!(from + bytes.len() as u64, *log.follow().borrow());
+        assert_eq!(text(&bytes).lines().count(), bytes.len() / 105);
+    }
+
+    #[test]
+    fn a_moved_log_continues_at_its_position() {
+        let old = Log::new(0, None);
+        old.append(1, b"before\n");
+        let (frames, end) = old.export();
+        let new = Log::new(end, None);
+        new.append(1, b"after\n");
+        new.import(&frames);
+        assert_eq!(text(&new.read(0, usize::MAX).0), "1:before\n1:after\n");
+        assert_eq!(text(&new.read(end, usize::MAX).0), "1:after\n");
+        assert_eq!(
+            text(&new.read(new.tail(2), 1 << 20).0),
+            "1:before\n1:after\n"
+        );
+    }
+
+    #[test]
+    fn a_malformed_import_changes_nothing_that_was_written_here() {
+        let log = Log::new(1000, None);
+        log.append(2, b"here\n");
+        log.import(&[1, 255, 255, 255, 255, 0]);
+        log.import(&[9, 1, 0, 0, 0, 0]);
+        assert_eq!(text(&log.read(0, usize::MAX).0), "2:here\n");
+    }
+
+    #[test]
+    fn the_file_has_the_plain_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.log");
+        let log = Log::new(0, Some(&path));
+        log.append(1, b"out\n");
+        log.append(2, b"err\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"out\nerr\n");
+    }
+}

@@ -1,0 +1,554 @@
+//! One process of this node: its thread, and the handle by which the rest of the daemon holds it.
+//!
+//! ```text
+//!                        +--------- Continue ---------+
+//!                        v                            |
+//!  created --Continue--> runs --frozen for a move--> sealed --Drop--> (elsewhere)
+//!     |                  |  ^
+//!     |                  |  +-- frozen for a checkpoint, or for nobody: runs on at once
+//!   Drop                 +-- exits, traps, is killed --> ended
+//! ```
+//!
+//! The machine lives and dies on its thread. A kill takes effect at once wherever the process runs
+//! or could run; while it is sealed, nobody here knows whether it is still this node's, so the kill
+//! waits for the end of the move.
+
+use super::executor::{SystemEntropy, ThreadClock, block_on};
+use super::log::Log;
+use super::sockets::Sockets;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{oneshot, watch};
+use vm::ports::{Ports, Stdio};
+use vm::{Control, Image, Meter, Outcome, Process};
+use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
+use wire::snapshot::Snapshot;
+use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
+
+/// The exit code of a process that trapped (128 + SIGABRT), as a shell would say it.
+pub const TRAPPED: i32 = 134;
+/// Of one that could not be made (as of `env` and `docker run`).
+pub const NOT_STARTED: i32 = 125;
+/// Of one that was killed (128 + SIGKILL).
+pub const KILLED: i32 = 137;
+/// Of one that was stopped (128 + SIGTERM).
+pub const STOPPED: i32 = 143;
+
+/// What a process is made from.
+pub enum Origin {
+    /// Its birth.
+    Birth(Box<vm::Spec>),
+    /// A state written down earlier.
+    Snapshot(Box<Snapshot>),
+}
+
+/// All that a new handle needs.
+pub struct Launch {
+    /// The process.
+    pub id: ProcessId,
+    /// Its name.
+    pub name: String,
+    /// Its program.
+    pub image: Arc<Image>,
+    /// Where it begins.
+    pub origin: Origin,
+    /// Its sockets.
+    pub sockets: Arc<Sockets>,
+    /// Its standard streams.
+    pub stdio: Arc<dyn Stdio>,
+    /// What it has written, as far as it is kept.
+    pub log: Arc<Log>,
+    /// Where its clients connect.
+    pub listeners: Vec<ListenerInfo>,
+    /// When it was first started, nanoseconds since 1970.
+    pub born_ns: u64,
+    /// Times it was moved before.
+    pub moves: u64,
+}
+
+/// What a process is doing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It does not run yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// It runs, or is frozen, and is being moved away.
+    Moving,
+    /// It has ended.
+    Ended(End),
+    /// It runs elsewhere.
+    Moved(NodeId),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Its exit code, or one that says how it was ended.
+    pub code: i32,
+    /// Where there is more to say than the code.
+    pub reason: Option<String>,
+    /// Of a trap: where it happened, function by function.
+    pub backtrace: Option<String>,
+}
+
+impl End {
+    /// It was ended from outside.
+    pub fn killed(code: i32, reason: &str) -> End {
+        End {
+            code,
+            reason: Some(reason.to_owned()),
+            backtrace: None,
+        }
+    }
+}
+
+/// A frozen state, written down.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The encoded snapshot.
+    pub bytes: Vec<u8>,
+    /// The checksum in its header.
+    pub digest: [u8; 32],
+}
+
+/// What the thread is told while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Continue,
+    Drop,
+}
+
+/// Who has asked for a freeze.
+#[derive(Default)]
+struct Intents {
+    moving: Option<MoveId>,
+    checkpoints: Vec<oneshot::Sender<Result<Arc<Sealed>, String>>>,
+    killed: Option<End>,
+    /// Frozen for a move and not told to go on.
+    sealed: bool,
+}
+
+impl Intents {
+    fn wanted(&self) -> bool {
+        self.moving.is_some() || !self.checkpoints.is_empty()
+    }
+}
+
+/// What the thread reports. Calls come from the thread and must not block.
+pub trait Reports: Send + Sync + 'static {
+    /// It froze for a move; or it ended before that.
+    fn frozen(&self, process: &Arc<Managed>, id: MoveId, result: Result<Arc<Sealed>, String>);
+    /// It has ended.
+    fn ended(&self, process: &Arc<Managed>);
+}
+
+/// The handle of a process.
+pub struct Managed {
+    /// The process.
+    pub id: ProcessId,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: ImageId,
+    /// Its artefact.
+    pub artefact: ArtefactId,
+    /// Its sockets.
+    pub sockets: Arc<Sockets>,
+    /// What it wrote.
+    pub log: Arc<Log>,
+    /// Where its clients connect.
+    pub listeners: Vec<ListenerInfo>,
+    /// When it was first started, nanoseconds since 1970.
+    pub born_ns: u64,
+    /// Times it was moved.
+    pub moves: u64,
+    epoch: AtomicU64,
+    initial_memory_bytes: u64,
+    meter: OnceLock<Meter>,
+    status: watch::Sender<Status>,
+    control: OnceLock<Control>,
+    commands: Sender<Command>,
+    intents: Mutex<Intents>,
+    /// Its end is nobody's business: it was dropped, or never this node's.
+    silent: AtomicBool,
+}
+
+impl std::fmt::Debug for Managed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Managed({}, {:?})", self.id, *self.status.borrow())
+    }
+}
+
+impl Managed {
+    /// Makes the process on a thread of its own. It does not run before [`Managed::go_on`].
+    /// `created` learns whether it could be made.
+    pub fn spawn(
+        launch: Launch,
+        reports: Arc<dyn Reports>,
+        created: oneshot::Sender<Result<(), String>>,
+    ) -> Arc<Managed> {
+        let (commands, receiver) = mpsc::channel();
+        let managed = Arc::new(Managed {
+            id: launch.id,
+            name: launch.name,
+            image: launch.image.id(),
+            artefact: launch.image.artefact_id(),
+            sockets: launch.sockets,
+            log: launch.log,
+            listeners: launch.listeners,
+            born_ns: launch.born_ns,
+            moves: launch.moves,
+            epoch: AtomicU64::new(0),
+            initial_memory_bytes: launch.image.initial_memory_bytes(),
+            meter: OnceLock::new(),
+            status: watch::Sender::new(Status::Starting),
+            control: OnceLock::new(),
+            commands,
+            intents: Mutex::default(),
+            silent: AtomicBool::new(false),
+        });
+        let on_thread = Thread {
+            managed: managed.clone(),
+            commands: receiver,
+            reports,
+        };
+        let (image, origin, stdio) = (launch.image, launch.origin, launch.stdio);
+        let name = format!("p-{}", managed.name);
+        let spawned = std::thread::Builder::new()
+            .name(name.chars().take(15).collect())
+            .spawn(move || on_thread.main(&image, origin, stdio, created));
+        if let Err(error) = spawned {
+            // `created` went down with the closure; its receiver sees that.
+            let reason = format!("no thread could be started: {error}");
+            managed.set_ended(End::killed(NOT_STARTED, &reason));
+        }
+        managed
+    }
+
+    fn intents(&self) -> MutexGuard<'_, Intents> {
+        self.intents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is doing; changes wake who waits for them.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(*self.status.borrow(), Status::Ended(_))
+    }
+
+    /// The epoch under which this node has it.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// Linear memory, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let meter = self.meter.get();
+        meter.map_or(self.initial_memory_bytes, |meter| meter.read().memory_bytes)
+    }
+
+    /// Lets it run (on), under this epoch.
+    pub fn go_on(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::Relaxed);
+        self.intents().sealed = false;
+        self.set_status(Status::Running);
+        // The thread is gone only if the process has ended.
+        let _ = self.commands.send(Command::Continue);
+    }
+
+    /// It is being moved, or no longer.
+    pub fn set_moving(&self, moving: bool) {
+        self.status.send_if_modified(|status| {
+            let new = match (&*status, moving) {
+                (Status::Running, true) => Status::Moving,
+                (Status::Moving, false) => Status::Running,
+                _ => return false,
+            };
+            *status = new;
+            true
+        });
+    }
+
+    fn set_status(&self, new: Status) {
+        self.status.send_if_modified(|status| {
+            let over = matches!(status, Status::Ended(_) | Status::Moved(_));
+            if !over {
+                *status = new;
+            }
+            !over
+        });
+    }
+
+    fn set_ended(&self, end: End) {
+        self.set_status(Status::Ended(end));
+    }
+
+    /// Asks for a freeze for a move; reported by [`Reports::frozen`].
+    pub fn freeze(&self, id: MoveId) {
+        self.intents().moving = Some(id);
+        if let Some(control) = self.control.get() {
+            control.freeze();
+        }
+    }
+
+    /// The move is off: runs on if it is frozen; if not, the freeze will be for nobody.
+    pub fn unfreeze(&self) {
+        let sealed = {
+            let mut intents = self.intents();
+            intents.moving = None;
+            intents.sealed
+        };
+        if sealed {
+            self.go_on(self.epoch());
+        }
+    }
+
+    /// Freezes, writes the state down, runs on.
+    pub async fn checkpoint(&self) -> Result<Arc<Sealed>, String> {
+        let (sender, receiver) = oneshot::channel();
+        self.intents().checkpoints.push(sender);
+        if let Some(control) = self.control.get() {
+            control.freeze();
+        }
+        let gone = || Err("the process ended or was moved before it could be frozen".to_owned());
+        receiver.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Ends it: now if it runs, at the end of the move if it is sealed, unless it is elsewhere then.
+    pub fn kill(&self, end: End) {
+        let sealed = {
+            let mut intents = self.intents();
+            intents.killed.get_or_insert(end);
+            intents.sealed
+        };
+        if !sealed && let Some(control) = self.control.get() {
+            control.kill();
+        }
+        // If it waits for its first command, it learns there.
+    }
+
+    fn is_killed(&self) -> bool {
+        self.intents().killed.is_some()
+    }
+
+    /// Whether it is frozen for a move.
+    pub fn is_sealed(&self) -> bool {
+        self.intents().sealed
+    }
+
+    /// Forgets it: it runs elsewhere, or should never have run here. Its end is not reported.
+    pub fn drop_silently(&self, to: Option<NodeId>) {
+        self.silent.store(true, Ordering::Relaxed);
+        if let Some(node) = to {
+            self.set_status(Status::Moved(node));
+        }
+        let _ = self.commands.send(Command::Drop);
+        if let Some(control) = self.control.get() {
+            control.kill();
+        }
+    }
+
+    /// As listed by the API of `node`.
+    pub fn info(&self, node: NodeId, node_name: &str) -> ProcessInfo {
+        let status = self.status.borrow().clone();
+        let (state, exit_code, reason) = match status {
+            Status::Starting => (ProcessState::Starting, None, None),
+            Status::Running => (ProcessState::Running, None, None),
+            Status::Moving | Status::Moved(_) => (ProcessState::Moving, None, None),
+            Status::Ended(end) => (ProcessState::Exited, Some(end.code), end.reason),
+        };
+        let born = std::time::Duration::from_nanos(self.born_ns);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        ProcessInfo {
+            id: self.id,
+            name: self.name.clone(),
+            image: self.image,
+            node,
+            node_name: node_name.to_owned(),
+            epoch: self.epoch(),
+            state,
+            exit_code,
+            reason,
+            age_seconds: now.map_or(0, |now| now.saturating_sub(born).as_secs()),
+            memory_bytes: self.memory_bytes(),
+            freezes: self.meter.get().map_or(0, |meter| meter.read().freezes),
+            moves: self.moves,
+            listeners: self.listeners.clone(),
+            connections: self.sockets.connections(),
+        }
+    }
+}
+
+/// What the process's thread has.
+struct Thread {
+    managed: Arc<Managed>,
+    commands: Receiver<Command>,
+    reports: Arc<dyn Reports>,
+}
+
+impl Thread {
+    fn main(
+        self,
+        image: &Arc<Image>,
+        origin: Origin,
+        stdio: Arc<dyn Stdio>,
+        created: oneshot::Sender<Result<(), String>>,
+    ) {
+        let clock = Arc::new(ThreadClock::new());
+        let ports = Ports {
+            clock: clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            stdio,
+            network: self.managed.sockets.clone(),
+        };
+        let made = match origin {
+            Origin::Birth(spec) => {
+                Process::start(image, &spec, ports).map_err(|error| error.to_string())
+            }
+            Origin::Snapshot(snapshot) => {
+                Process::thaw(image, *snapshot, ports).map_err(|error| error.to_string())
+            }
+        };
+        let mut process = match made {
+            Ok(process) => process,
+            Err(reason) => {
+                self.managed.set_ended(End::killed(NOT_STARTED, &reason));
+                let _ = created.send(Err(reason));
+                return;
+            }
+        };
+        let _ = self.managed.meter.set(process.meter());
+        let _ = self.managed.control.set(process.control());
+        if self.managed.intents().wanted() {
+            // Asked for before there was anything to ask.
+            process.control().freeze();
+        }
+        let _ = created.send(Ok(()));
+        let end = match self.wait() {
+            Some(()) => self.run(&clock, &mut process),
+            None => None,
+        };
+        drop(process);
+        if let Some(end) = end {
+            // The sockets of a program that ended by itself are closed as by a kernel.
+            let orderly = !self.managed.is_killed();
+            self.managed.set_ended(end);
+            self.fail_waiting();
+            if !self.managed.silent.load(Ordering::Relaxed) {
+                self.managed.sockets.end(orderly);
+                self.reports.ended(&self.managed);
+            }
+        }
+        self.fail_waiting();
+    }
+
+    /// Waits for leave to run; none if the process is to be dropped.
+    fn wait(&self) -> Option<()> {
+        match self.commands.recv() {
+            Ok(Command::Continue) => Some(()),
+            Ok(Command::Drop) | Err(_) => None,
+        }
+    }
+
+    /// Runs the process until it ends; none if it is dropped.
+    fn run(&self, clock: &ThreadClock, process: &mut Process) -> Option<End> {
+        loop {
+            if let Some(end) = self.killed() {
+                return Some(end);
+            }
+            let outcome = block_on(clock, process.run());
+            match outcome {
+                Outcome::Exited(code) => {
+                    return Some(End {
+                        code,
+                        reason: None,
+                        backtrace: None,
+                    });
+                }
+                Outcome::Trapped(trap) => {
+                    let reason = trap.to_string();
+                    tracing::info!(process = %self.managed.id, reason, "a process trapped");
+                    let text = format!("limosa: the program trapped: {reason}\n{}", trap.backtrace);
+                    self.managed.log.append(2, text.as_bytes());
+                    return Some(End {
+                        code: TRAPPED,
+                        reason: Some(reason),
+                        backtrace: Some(trap.backtrace),
+                    });
+                }
+                Outcome::Killed => return Some(self.killed().unwrap_or_else(killed)),
+                Outcome::Frozen => match self.frozen(process) {
+                    Some(()) => {}
+                    None => return None,
+                },
+            }
+        }
+    }
+
+    fn killed(&self) -> Option<End> {
+        self.managed.intents().killed.clone()
+    }
+
+    /// Serves those who asked for the freeze; none if the process was dropped meanwhile.
+    fn frozen(&self, process: &mut Process) -> Option<()> {
+        let (moving, checkpoints) = {
+            let mut intents = self.managed.intents();
+            if intents.killed.is_some() {
+                return Some(());
+            }
+            let moving = intents.moving.take();
+            intents.sealed = moving.is_some();
+            (moving, std::mem::take(&mut intents.checkpoints))
+        };
+        if moving.is_none() && checkpoints.is_empty() {
+            return Some(());
+        }
+        let sealed = seal(process);
+        for waiting in checkpoints {
+            let _ = waiting.send(sealed.clone());
+        }
+        let Some(id) = moving else { return Some(()) };
+        let failed = sealed.is_err();
+        if failed {
+            self.managed.intents().sealed = false;
+        }
+        self.reports.frozen(&self.managed, id, sealed);
+        if failed { Some(()) } else { self.wait() }
+    }
+
+    /// Nobody will freeze this process any more.
+    fn fail_waiting(&self) {
+        let (moving, checkpoints) = {
+            let mut intents = self.managed.intents();
+            (
+                intents.moving.take(),
+                std::mem::take(&mut intents.checkpoints),
+            )
+        };
+        drop(checkpoints);
+        if let Some(id) = moving {
+            let reason = "the process ended".to_owned();
+            self.reports.frozen(&self.managed, id, Err(reason));
+        }
+    }
+}
+
+fn killed() -> End {
+    End::killed(KILLED, "killed")
+}
+
+fn seal(process: &mut Process) -> Result<Arc<Sealed>, String> {
+    let snapshot = process.snapshot().map_err(|error| error.to_string())?;
+    let bytes = snapshot.encode();
+    let header = wire::snapshot::Header::read(&bytes).map_err(|error| error.to_string())?;
+    Ok(Arc::new(Sealed {
+        digest: header.checksum,
+        bytes,
+    }))
+}

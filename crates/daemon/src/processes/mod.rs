@@ -1,0 +1,266 @@
+//! Processes of this node, each on its own thread.
+
+pub mod executor;
+pub mod log;
+pub mod managed;
+pub mod sockets;
+pub mod terminal;
+pub mod tree;
+
+use crate::node_loop::{Input, LoopHandle};
+use managed::{End, KILLED, Launch, Managed, Reports, Sealed, Status};
+use node::event::Event;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use wire::{Epoch, MoveId, NodeId, ProcessId};
+
+/// Ended processes that stay listed; the oldest go first.
+const MAX_ENDED: usize = 1024;
+
+/// Whether a process could be made.
+pub type Made = oneshot::Receiver<Result<(), String>>;
+
+/// All processes of this node: those that run, and those that have ended and are still listed.
+pub struct Processes {
+    this: Weak<Processes>,
+    node: LoopHandle,
+    runtime: Handle,
+    logs: PathBuf,
+    most: usize,
+    table: Mutex<Table>,
+    /// Ended processes that the node has not been told of.
+    unreported: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Table {
+    listed: HashMap<ProcessId, Arc<Managed>>,
+    /// Made ready by a request, waiting for the node's leave.
+    launching: HashMap<ProcessId, (Launch, oneshot::Sender<Result<(), String>>)>,
+    ended: u64,
+    /// When each ended, as a count.
+    ends: HashMap<ProcessId, u64>,
+}
+
+impl Processes {
+    /// None yet. At most `most` may run. Must be called within a tokio runtime.
+    pub fn new(node: LoopHandle, logs: &Path, most: usize) -> Arc<Processes> {
+        Arc::new_cyclic(|this| Processes {
+            this: this.clone(),
+            node,
+            runtime: Handle::current(),
+            logs: logs.to_owned(),
+            most,
+            table: Mutex::default(),
+            unreported: watch::Sender::new(0),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a process's log file is.
+    pub fn log_path(&self, process: ProcessId) -> PathBuf {
+        self.logs.join(format!("{process}.log"))
+    }
+
+    /// All that are listed.
+    pub fn all(&self) -> Vec<Arc<Managed>> {
+        self.table().listed.values().cloned().collect()
+    }
+
+    /// One that is listed.
+    pub fn get(&self, process: ProcessId) -> Option<Arc<Managed>> {
+        self.table().listed.get(&process).cloned()
+    }
+
+    /// One that is here and has not ended.
+    pub fn running(&self, process: ProcessId) -> Option<Arc<Managed>> {
+        let managed = self.get(process)?;
+        let ended = matches!(*managed.status().borrow(), Status::Ended(_));
+        (!ended).then_some(managed)
+    }
+
+    /// Whether one more may run here.
+    pub fn room(&self) -> Result<(), String> {
+        let table = self.table();
+        let running = table.listed.len() - table.ends.len() + table.launching.len();
+        if running >= self.most {
+            return Err(format!(
+                "the node runs {running} processes already, its limit; end some, or choose another node"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A request has made a process ready; [`Processes::run`] starts it.
+    pub fn prepare(&self, launch: Launch) -> Made {
+        let (created, made) = oneshot::channel();
+        let mut table = self.table();
+        table.launching.insert(launch.id, (launch, created));
+        made
+    }
+
+    /// The node did not give leave.
+    pub fn withdraw(&self, process: ProcessId) {
+        let launch = self.table().launching.remove(&process);
+        if let Some((launch, _)) = launch {
+            launch.sockets.withdraw();
+        }
+    }
+
+    /// Starts what was made ready.
+    pub fn run(&self, process: ProcessId, epoch: Epoch) {
+        let launch = self.table().launching.remove(&process);
+        let (Some((launch, created)), Some(this)) = (launch, self.this.upgrade()) else {
+            // Nobody made it ready: there is nothing that could run under this record.
+            self.node.event(Event::Exited(process));
+            return;
+        };
+        let managed = Managed::spawn(launch, this, created);
+        managed.sockets.resume(epoch);
+        managed.go_on(epoch);
+        self.list(managed);
+    }
+
+    /// Takes over a process that stood by: it is this node's now, under `epoch`, and runs.
+    pub fn adopt(&self, managed: Arc<Managed>, epoch: Epoch) {
+        managed.sockets.resume(epoch);
+        managed.go_on(epoch);
+        self.list(managed);
+    }
+
+    fn list(&self, managed: Arc<Managed>) {
+        let mut table = self.table();
+        table.ends.remove(&managed.id);
+        table.listed.insert(managed.id, managed);
+    }
+
+    /// Stops listing an ended process.
+    pub fn forget(&self, process: ProcessId) {
+        let mut table = self.table();
+        if table.ends.remove(&process).is_some() {
+            table.listed.remove(&process);
+        }
+        drop(table);
+        self.remove_log(process);
+    }
+
+    fn remove_log(&self, process: ProcessId) {
+        let path = self.log_path(process);
+        for path in [path.with_extension("log.1"), path] {
+            // Most have no older part.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// A move is off; the process runs on.
+    pub fn unfreeze(&self, process: ProcessId) {
+        if let Some(managed) = self.running(process) {
+            managed.unfreeze();
+        }
+    }
+
+    /// The process runs elsewhere now.
+    pub fn moved(&self, process: ProcessId, owner: NodeId, epoch: Epoch) {
+        if let Some(managed) = self.unlist(process) {
+            managed.sockets.leave(epoch);
+            managed.drop_silently(Some(owner));
+        }
+    }
+
+    fn unlist(&self, process: ProcessId) -> Option<Arc<Managed>> {
+        let mut table = self.table();
+        if table.ends.contains_key(&process) {
+            return None;
+        }
+        table.listed.remove(&process)
+    }
+
+    /// A move failed after it was granted: the process runs on here, under a later epoch.
+    pub fn take_back(&self, process: ProcessId, epoch: Epoch) {
+        let result = match self.running(process) {
+            Some(managed) if managed.is_sealed() => {
+                managed.sockets.take_back(epoch);
+                managed.go_on(epoch);
+                Ok(())
+            }
+            _ => Err("the frozen state is gone".to_owned()),
+        };
+        self.node.event(Event::TakenBack { process, result });
+    }
+
+    /// The process is not this node's, says the directory: it ends here without a word to anyone.
+    pub fn fence(&self, process: ProcessId) {
+        if let Some(managed) = self.unlist(process) {
+            tracing::warn!(%process, "the directory says that a process is another node's; dropped");
+            managed.sockets.leave(managed.epoch());
+            managed.kill(End::killed(KILLED, "the directory gave it to another node"));
+            managed.drop_silently(None);
+        }
+    }
+
+    /// A step of a move.
+    pub fn progress(&self, process: ProcessId, phase: &str) {
+        if let Some(managed) = self.running(process) {
+            managed.set_moving(phase != "over");
+        }
+    }
+
+    /// Waits until the node has been told of all that have ended.
+    pub async fn reported(&self) {
+        // Cannot fail: the sender is here.
+        let _ = self
+            .unreported
+            .subscribe()
+            .wait_for(|count| *count == 0)
+            .await;
+    }
+
+    /// Kills all, without a word: the node goes down and its processes with it.
+    pub fn kill_all(&self) {
+        for managed in self.all() {
+            managed.kill(End::killed(KILLED, "its node was shut down"));
+        }
+    }
+}
+
+impl Reports for Processes {
+    fn frozen(&self, _process: &Arc<Managed>, id: MoveId, result: Result<Arc<Sealed>, String>) {
+        self.node.tell(Input::Frozen { id, result });
+    }
+
+    fn ended(&self, process: &Arc<Managed>) {
+        let mut table = self.table();
+        let listed = table.listed.get(&process.id);
+        if listed.is_some_and(|listed| Arc::ptr_eq(listed, process)) {
+            table.ended += 1;
+            let ended = table.ended;
+            table.ends.insert(process.id, ended);
+            if table.ends.len() > MAX_ENDED
+                && let Some((oldest, _)) = table.ends.iter().min_by_key(|(_, ended)| **ended)
+            {
+                let oldest = *oldest;
+                table.ends.remove(&oldest);
+                table.listed.remove(&oldest);
+            }
+        }
+        drop(table);
+        // The record goes only when the clients have what the process wrote: anchors break the
+        // connections of a process without record.
+        let (node, process) = (self.node.clone(), process.clone());
+        let this = self.this.clone();
+        self.unreported.send_modify(|count| *count += 1);
+        self.runtime.spawn(async move {
+            process.sockets.drained().await;
+            node.event(Event::Exited(process.id));
+            if let Some(this) = this.upgrade() {
+                this.unreported.send_modify(|count| *count -= 1);
+            }
+        });
+    }
+}

@@ -1,0 +1,354 @@
+//! The sockets of one process: [`stream::Side`] behind a lock, between the process's thread and
+//! the switch.
+
+use crate::switch::{Port, Switch};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
+use std::time::Duration;
+use stream::{Config, Side};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use vm::ports::{Io, Network, Readiness};
+use wire::frame::{Body, StreamFrame};
+use wire::snapshot::{Kernel, Listener, Stream};
+use wire::{Epoch, NodeId, ProcessId, StreamId};
+
+/// How long anchors may take to answer a process that stands by. The node's own limit for the whole
+/// restore comes later, so that this one says what was slow.
+const ATTACHING: Duration = Duration::from_secs(8);
+/// How long what an ended process wrote may take to reach its clients.
+const DRAINING: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+pub struct Sockets {
+    this: Weak<Sockets>,
+    process: ProcessId,
+    switch: Arc<Switch>,
+    inner: Mutex<Inner>,
+    /// Attached to its anchors, or idle at the end.
+    settled: Notify,
+}
+
+struct Inner {
+    side: Side,
+    waker: Option<Waker>,
+    /// Registered for the next flush.
+    lazy: bool,
+}
+
+impl Sockets {
+    /// The sockets of a new process, with listeners of these names, registered with the switch.
+    pub fn new(
+        switch: &Arc<Switch>,
+        process: ProcessId,
+        epoch: Epoch,
+        listeners: impl IntoIterator<Item = String>,
+    ) -> Arc<Sockets> {
+        let side = Side::new(process, switch.me(), epoch, listeners, Config::default());
+        Sockets::register(switch, process, side)
+    }
+
+    /// The sockets of a process that arrives, registered, and standing by at all its anchors.
+    pub fn standing_by(
+        switch: &Arc<Switch>,
+        process: ProcessId,
+        epoch: Epoch,
+        kernel: &Kernel,
+    ) -> Result<Arc<Sockets>, String> {
+        let sockets = Sockets::restored(switch, process, epoch, kernel)?;
+        sockets.with(|inner| inner.side.attach());
+        Ok(sockets)
+    }
+
+    /// The sockets of a process from a state written down; it runs after [`Sockets::resume`].
+    pub fn restored(
+        switch: &Arc<Switch>,
+        process: ProcessId,
+        epoch: Epoch,
+        kernel: &Kernel,
+    ) -> Result<Arc<Sockets>, String> {
+        let side = Side::restore(
+            process,
+            switch.me(),
+            epoch,
+            kernel.listeners.clone(),
+            kernel.streams.clone(),
+            Config::default(),
+        );
+        let side = side.map_err(|error| error.to_string())?;
+        Ok(Sockets::register(switch, process, side))
+    }
+
+    fn register(switch: &Arc<Switch>, process: ProcessId, side: Side) -> Arc<Sockets> {
+        let sockets = Arc::new_cyclic(|this| Sockets {
+            this: this.clone(),
+            process,
+            switch: switch.clone(),
+            inner: Mutex::new(Inner {
+                side,
+                waker: None,
+                lazy: false,
+            }),
+            settled: Notify::new(),
+        });
+        switch.add_process(process, sockets.clone());
+        sockets
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the side and sends what follows from it.
+    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.inner();
+        let result = act(&mut inner);
+        self.pump(&mut inner);
+        result
+    }
+
+    fn pump(&self, inner: &mut Inner) {
+        while let Some(transmit) = inner.side.poll_transmit() {
+            self.switch.send(transmit);
+        }
+    }
+
+    /// Waits until every anchor has answered.
+    pub async fn attached(&self) -> Result<(), String> {
+        let all = self.until(|side| side.all_attached());
+        timeout(ATTACHING, all).await.map_err(|_| {
+            let missing: Vec<String> = self
+                .inner()
+                .side
+                .statuses()
+                .filter(|(_, _, status)| *status == stream::Status::Standby)
+                .map(|(_, anchor, _)| anchor.short())
+                .take(3)
+                .collect();
+            format!(
+                "the nodes that hold the clients' connections did not answer within {} s: {}",
+                ATTACHING.as_secs(),
+                missing.join(", ")
+            )
+        })
+    }
+
+    async fn until(&self, settled: impl Fn(&Side) -> bool) {
+        loop {
+            let mut notified = std::pin::pin!(self.settled.notified());
+            notified.as_mut().enable();
+            if settled(&self.inner().side) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// The process is this node's, under `epoch`: goes on, and tells every anchor.
+    pub fn resume(&self, epoch: Epoch) {
+        self.with(|inner| {
+            inner.side.set_epoch(epoch);
+            inner.side.resume();
+        });
+        self.wake();
+    }
+
+    /// The move is off after the process was granted elsewhere and taken back: acts under `epoch`.
+    pub fn take_back(&self, epoch: Epoch) {
+        self.with(|inner| {
+            inner.side.set_epoch(epoch);
+            inner.side.unseal();
+            inner.side.resume();
+        });
+        self.wake();
+    }
+
+    /// The process is another node's, under `epoch`: answers so from now on.
+    pub fn leave(&self, epoch: Epoch) {
+        self.with(|inner| inner.side.leave(epoch));
+        self.go(|port| self.switch.remove_process(self.process, port, epoch));
+    }
+
+    /// The process that stood by will not run here.
+    pub fn withdraw(&self) {
+        self.go(|port| self.switch.withdraw_process(self.process, port));
+    }
+
+    fn go(&self, leave: impl FnOnce(&Arc<dyn Port>)) {
+        if let Some(this) = self.this.upgrade() {
+            let port: Arc<dyn Port> = this;
+            leave(&port);
+        }
+    }
+
+    /// The process has ended, in order or not: what it wrote is still delivered, or nothing is.
+    pub fn end(&self, orderly: bool) {
+        self.with(|inner| {
+            if orderly {
+                inner.side.end();
+            } else {
+                inner.side.kill();
+            }
+        });
+        self.settled.notify_waiters();
+    }
+
+    /// Waits until what an ended process wrote has arrived, though not for ever, and goes.
+    pub async fn drained(&self) {
+        let _ = timeout(DRAINING, self.until(Side::is_idle)).await;
+        let epoch = self.inner().side.epoch();
+        self.go(|port| self.switch.remove_process(self.process, port, epoch));
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> u64 {
+        self.inner().side.streams() as u64
+    }
+
+    /// Waits until there is no open connection.
+    pub async fn idle(&self) {
+        self.until(|side| side.streams() == 0).await;
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.inner().waker {
+            waker.wake_by_ref();
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// Something was received or read that is to be acknowledged when there is time.
+    fn be_lazy(&self, inner: &mut Inner) {
+        if !inner.lazy
+            && let Some(this) = self.this.upgrade()
+        {
+            inner.lazy = true;
+            self.switch.flush_soon(this);
+        }
+    }
+}
+
+impl Port for Sockets {
+    fn arrived(&self, from: NodeId, frame: StreamFrame) {
+        let data = matches!(frame.body, Body::Data { .. });
+        let mut inner = self.inner();
+        let change = inner.side.handle(from, frame);
+        self.pump(&mut inner);
+        if data {
+            self.be_lazy(&mut inner);
+        }
+        if change.readiness
+            && let Some(waker) = &inner.waker
+        {
+            waker.wake_by_ref();
+        }
+        drop(inner);
+        if change.state {
+            self.settled.notify_waiters();
+        }
+    }
+
+    fn link_up(&self, node: NodeId) {
+        self.with(|inner| inner.side.link_up(node));
+    }
+
+    fn link_down(&self, node: NodeId) {
+        self.with(|inner| inner.side.link_down(node));
+    }
+
+    fn node_dead(&self, _node: NodeId) {}
+
+    fn node_gone(&self, node: NodeId) {
+        self.with(|inner| inner.side.anchor_gone(node));
+        self.wake();
+    }
+
+    fn flush(&self) {
+        self.with(|inner| {
+            inner.lazy = false;
+            inner.side.flush();
+        });
+        // What was acknowledged may have been the last that there was to do.
+        self.settled.notify_waiters();
+    }
+}
+
+/// The process's verbs.
+impl Network for Sockets {
+    fn accept(&self, listener: u16) -> Option<StreamId> {
+        self.with(|inner| inner.side.accept(listener))
+    }
+
+    fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io {
+        self.with(|inner| {
+            let read = inner.side.read(stream, buffer, peek);
+            if matches!(read, stream::Io::Done(1..)) {
+                self.be_lazy(inner);
+            }
+            io(read)
+        })
+    }
+
+    fn write(&self, stream: StreamId, bytes: &[u8]) -> Io {
+        self.with(|inner| io(inner.side.write(stream, bytes)))
+    }
+
+    fn shutdown(&self, stream: StreamId, read: bool, write: bool) {
+        self.with(|inner| inner.side.shutdown(stream, read, write));
+    }
+
+    fn close(&self, stream: StreamId) {
+        self.with(|inner| inner.side.close(stream));
+        self.settled.notify_waiters();
+    }
+
+    fn stream_readiness(&self, stream: StreamId) -> Readiness {
+        let mut inner = self.inner();
+        let readiness = inner.side.stream_readiness(stream);
+        let mut writable = readiness.writable;
+        if writable == 0 {
+            // A write that fails does not block either.
+            let tried = inner.side.write(stream, &[]);
+            writable = u64::from(matches!(tried, stream::Io::Reset | stream::Io::Closed));
+        }
+        Readiness {
+            readable: readiness.readable,
+            writable,
+            hangup: readiness.hangup,
+        }
+    }
+
+    fn listener_readiness(&self, listener: u16) -> Readiness {
+        let readiness = self.inner().side.listener_readiness(listener);
+        Readiness {
+            readable: readiness.readable,
+            writable: readiness.writable,
+            hangup: readiness.hangup,
+        }
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut inner = self.inner();
+        match &mut inner.waker {
+            Some(known) => known.clone_from(waker),
+            None => inner.waker = Some(waker.clone()),
+        }
+    }
+
+    fn seal(&self) -> (Vec<Listener>, Vec<Stream>) {
+        self.inner().side.seal()
+    }
+
+    fn unseal(&self) {
+        self.with(|inner| inner.side.unseal());
+    }
+}
+
+fn io(io: stream::Io) -> Io {
+    match io {
+        stream::Io::Done(length) => Io::Done(length),
+        stream::Io::Blocked => Io::Blocked,
+        stream::Io::Reset => Io::Reset,
+        stream::Io::Closed => Io::Closed,
+    }
+}

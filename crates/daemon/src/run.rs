@@ -1,0 +1,478 @@
+//! Brings a node up, and down again.
+
+use crate::anchors::Anchors;
+use crate::api::{self, Origin};
+use crate::core::Core;
+use crate::fleet::FleetView;
+use crate::links::accept::{Accepted, Placed};
+use crate::links::identity::Identity;
+use crate::links::{Dialler, accept, join};
+use crate::loader::Loader;
+use crate::node_loop::{self, Input, LoopHandle, NodeLoop};
+use crate::processes::Processes;
+use crate::state_dir::{Fleet, StateDir, StateError};
+use crate::store::directory::{DirectoryStore, StoreError};
+use crate::store::images::Images;
+use crate::switch::Switch;
+use node::event::Event;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use vm::{Backend, Engine, EngineError};
+use wire::NodeId;
+use wire::control::Member;
+use wire::directory::Record;
+use wire::link::{LinkKind, Secret};
+use wire::ticket::Ticket;
+
+/// Where a node's links listen if nothing else is said.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7420";
+/// Processes on one node, if nothing else is said.
+const DEFAULT_PROCESSES: usize = 1024;
+/// Api links that wait to be served.
+const API_LINKS: usize = 64;
+/// How long processes may take to end when the node goes down.
+const GOING_DOWN: Duration = Duration::from_secs(3);
+
+/// The API's socket of the daemon with this state directory.
+pub fn socket_path(state: &Path) -> PathBuf {
+    state.join("limosa.sock")
+}
+
+/// How a node is to be.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where it keeps its state.
+    pub state_dir: PathBuf,
+    /// Its name, for people.
+    pub name: String,
+    /// Where its links listen, `ADDR:PORT`; port 0 takes any free one.
+    pub listen: String,
+    /// The fleet to join; if absent, the one it was in, or a new one of its own.
+    pub join: Option<Ticket>,
+    /// What programs are compiled to.
+    pub backend: Backend,
+    /// Processes that may run on it.
+    pub max_processes: usize,
+    /// Client connections that it may hold as an anchor.
+    pub max_connections: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> NodeConfig {
+        NodeConfig {
+            state_dir: PathBuf::from("limosa-state"),
+            name: "node".to_owned(),
+            listen: DEFAULT_LISTEN.to_owned(),
+            join: None,
+            backend: Backend::default(),
+            max_processes: DEFAULT_PROCESSES,
+            max_connections: crate::anchors::MAX_CONNECTIONS,
+        }
+    }
+}
+
+/// A node that answers.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its links listen.
+    pub address: String,
+    /// Lets others join the fleet. Empty if the directory's node does not answer now.
+    pub ticket: String,
+    /// The API's socket.
+    pub socket: PathBuf,
+}
+
+/// Why a node could not be brought up, or went down.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The directory's store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address or path.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The fleet could not be joined.
+    #[error("cannot join: {0}")]
+    Join(#[from] join::JoinError),
+    /// It is in another fleet already.
+    #[error(
+        "this node is in a fleet already (its state is in {}); to join another, give it a new \
+         state directory with --state",
+        .0.display()
+    )]
+    OtherFleet(PathBuf),
+    /// The system gives no randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The directory's store has failed for good.
+    #[error("the directory's store failed; start the node again when its disk is well: {0}")]
+    StoreFailed(String),
+}
+
+/// Who is in the fleet, as far as known at the start.
+struct Known {
+    directory: NodeId,
+    members: Vec<Member>,
+    secret: Option<Secret>,
+}
+
+/// Runs a node until `shutdown` is ready or the API asks for it. `ready` is called once it answers.
+pub async fn run_node(
+    config: NodeConfig,
+    ready: impl FnOnce(Ready),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let state = StateDir::open(&config.state_dir)?;
+    let identity = state.identity()?;
+    let incarnation = state.next_incarnation()?;
+    let listener = listen(&config.listen).await?;
+    let address = address_of(&config.listen, &listener)?;
+    let me = Member {
+        node: identity.node(),
+        name: config.name.clone(),
+        address,
+        incarnation,
+    };
+    let known = known(&config, &state, &identity, &me).await?;
+
+    let (view, fleet) = watch::channel(FleetView {
+        me: me.clone(),
+        directory: known.directory,
+        members: members_with(&known.members, &me),
+        health: BTreeMap::new(),
+    });
+    let dialler = Dialler {
+        identity,
+        name: me.name.clone(),
+        incarnation,
+        fleet: fleet.clone(),
+    };
+    let (node, inputs) = node_loop::channel();
+    let failed = CancellationToken::new();
+    let (store, records) = open_store(&state, &known, &me, &node, &failed)?;
+    let engine = Engine::new(vm::Config {
+        backend: config.backend,
+        cache_dir: Some(state.path("cache")),
+        ..vm::Config::default()
+    })?;
+    let switch = Switch::new(dialler.clone());
+    let core = Arc::new(Core {
+        anchors: Anchors::new(switch.clone(), Some(node.clone()), config.max_connections),
+        processes: Processes::new(node.clone(), &state.path("logs"), config.max_processes),
+        loader: Loader::new(engine, Images::new(&state.path("images"))),
+        switch,
+        node,
+        arrivals: Default::default(),
+        secret: known.secret,
+        dialler,
+        fleet,
+        stop: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
+        fleet_changed: Default::default(),
+        state,
+    });
+    core.write_fleet_now()?;
+
+    let decisions = NodeLoop::new(
+        core.clone(),
+        node::Config {
+            restored: records,
+            members: known.members,
+            ..node::Config::new(me.clone(), known.directory)
+        },
+        store,
+        view,
+    );
+    let decisions = tokio::spawn(decisions.run(inputs));
+    let fleet_writer = tokio::spawn(core.clone().write_fleet());
+    let (api_links, served) = mpsc::channel(API_LINKS);
+    let links = tokio::spawn(accept::serve(listener, core.dialler.clone(), {
+        let core = core.clone();
+        move |link| take(&core, &api_links, link)
+    }));
+    let socket = socket_path(&config.state_dir);
+    let local = serve_api(&core, &socket, served)?;
+
+    tracing::info!(node = %me.node.short(), name = me.name, address = me.address, "up");
+    ready(Ready {
+        node: me.node,
+        name: me.name.clone(),
+        ticket: ticket(&core, &socket).await,
+        address: me.address.clone(),
+        socket: socket.clone(),
+    });
+
+    let result = tokio::select! {
+        () = shutdown => Ok(()),
+        () = core.stop.cancelled() => Ok(()),
+        () = failed.cancelled() => {
+            Err(RunError::StoreFailed("see the log above".to_owned()))
+        }
+    };
+    go_down(&core).await;
+    core.shutdown.cancel();
+    links.abort();
+    fleet_writer.abort();
+    for server in local {
+        // They end by themselves once `shutdown` is cancelled, when what they serve is served.
+        let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
+    }
+    let _ = decisions.await;
+    let _ = std::fs::remove_file(&socket);
+    result
+}
+
+async fn listen(address: &str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen {
+            address: address.to_owned(),
+            source,
+        })
+}
+
+/// Where others reach the listener: as was said, with the port that it got.
+fn address_of(said: &str, listener: &TcpListener) -> Result<String, RunError> {
+    let bound = listener.local_addr().map_err(|source| RunError::Listen {
+        address: said.to_owned(),
+        source,
+    })?;
+    Ok(match said.rsplit_once(':') {
+        Some((host, _)) if said.parse::<SocketAddr>().is_err() => {
+            format!("{host}:{}", bound.port())
+        }
+        _ => bound.to_string(),
+    })
+}
+
+fn members_with(members: &[Member], me: &Member) -> BTreeMap<NodeId, Member> {
+    let all = members.iter().chain([me]);
+    all.map(|member| (member.node, member.clone())).collect()
+}
+
+/// Joins a fleet, goes back to the one of the last start, or makes a new one.
+async fn known(
+    config: &NodeConfig,
+    state: &StateDir,
+    identity: &Identity,
+    me: &Member,
+) -> Result<Known, RunError> {
+    let last = state.fleet()?;
+    if let Some(ticket) = &config.join {
+        let other = |fleet: &Fleet| fleet.directory != ticket.node();
+        if last.as_ref().is_some_and(other) {
+            return Err(RunError::OtherFleet(config.state_dir.clone()));
+        }
+        // Joining dials addresses of the ticket only, so it needs no fleet.
+        let (_, nobody) = watch::channel(FleetView {
+            me: me.clone(),
+            directory: ticket.node(),
+            members: BTreeMap::new(),
+            health: BTreeMap::new(),
+        });
+        let dialler = Dialler {
+            identity: identity.clone(),
+            name: me.name.clone(),
+            incarnation: me.incarnation,
+            fleet: nobody,
+        };
+        let (members, directory) = join::join(&dialler, ticket, me.clone()).await?;
+        return Ok(Known {
+            directory,
+            members,
+            secret: None,
+        });
+    }
+    let (directory, members, secret) = match last {
+        Some(fleet) => (fleet.directory, fleet.members, fleet.ticket_secret),
+        None => (me.node, Vec::new(), None),
+    };
+    let secret = match secret.as_deref().and_then(unhex) {
+        Some(secret) => Some(Secret(secret)),
+        None if directory == me.node => {
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret).map_err(RunError::Random)?;
+            Some(Secret(secret))
+        }
+        None => None,
+    };
+    Ok(Known {
+        directory,
+        members,
+        secret,
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    // The same digits as an id's.
+    text.parse::<NodeId>().ok().map(|id| id.0)
+}
+
+fn open_store(
+    state: &StateDir,
+    known: &Known,
+    me: &Member,
+    node: &LoopHandle,
+    failed: &CancellationToken,
+) -> Result<(Option<DirectoryStore>, Vec<Record>), RunError> {
+    if known.directory != me.node {
+        return Ok((None, Vec::new()));
+    }
+    let (node, failed) = (node.clone(), failed.clone());
+    let stored = move |ticket, result| node.event(Event::Stored { ticket, result });
+    let (store, records) = DirectoryStore::open(
+        &state.path("directory.redb"),
+        stored,
+        // Nobody knows what was stored: this node must not go on answering.
+        move |_| failed.cancel(),
+    )?;
+    Ok((Some(store), records))
+}
+
+/// Gives an accepted link to whom it is for.
+fn take(core: &Arc<Core>, api_links: &mpsc::Sender<Accepted>, link: Accepted) {
+    match link.hello.kind {
+        LinkKind::Control => core.node.tell(Input::Link {
+            peer: link.peer,
+            hello: link.hello,
+            stream: link.stream,
+            dialled_by: link.peer,
+            place: Some(link.place),
+        }),
+        LinkKind::Streams => {
+            let (peer, place) = (link.peer, Some(link.place));
+            core.switch
+                .take_link(peer, &link.hello, link.stream, peer, place);
+        }
+        LinkKind::Bulk => {
+            let core = core.clone();
+            tokio::spawn(async move {
+                core.arrivals.serve(link.peer, link.stream).await;
+                drop(link.place);
+            });
+        }
+        LinkKind::Api => {
+            if api_links.try_send(link).is_err() {
+                tracing::warn!("too many forwarded requests; one is refused");
+            }
+        }
+        LinkKind::Join => {
+            let core = core.clone();
+            tokio::spawn(async move {
+                let directory = core.fleet.borrow().directory;
+                let (secret, me, node) = (core.secret, core.me(), core.node.clone());
+                join::answer(link, secret, directory, me, |member| async move {
+                    let (reply, members) = oneshot::channel();
+                    node.tell(Input::Admit { member, reply });
+                    members.await.unwrap_or_default()
+                })
+                .await;
+            });
+        }
+    }
+}
+
+/// Serves the API on the local socket and on links.
+fn serve_api(
+    core: &Arc<Core>,
+    socket: &Path,
+    links: mpsc::Receiver<Accepted>,
+) -> Result<[tokio::task::JoinHandle<()>; 2], RunError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |source| RunError::Listen {
+        address: socket.display().to_string(),
+        source,
+    };
+    // Of an earlier daemon; the lock says that it is gone.
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    // The directory is closed to others, so nobody was faster.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let stop = core.shutdown.clone();
+    let local = api::router(core.clone(), Origin::Local);
+    let local = axum::serve(listener, local).with_graceful_shutdown(stop.cancelled_owned());
+    let stop = core.shutdown.clone();
+    let remote = api::router(core.clone(), Origin::Node);
+    let remote =
+        axum::serve(ApiLinks(links), remote).with_graceful_shutdown(stop.cancelled_owned());
+    let (local, remote) = (local.into_future(), remote.into_future());
+    Ok([
+        tokio::spawn(async move {
+            let _ = local.await;
+        }),
+        tokio::spawn(async move {
+            let _ = remote.await;
+        }),
+    ])
+}
+
+/// Api links as connections of an HTTP server.
+struct ApiLinks(mpsc::Receiver<Accepted>);
+
+impl axum::serve::Listener for ApiLinks {
+    type Io = Placed;
+    type Addr = NodeId;
+
+    async fn accept(&mut self) -> (Placed, NodeId) {
+        match self.0.recv().await {
+            Some(link) => (Placed::new(link.stream, link.place), link.peer),
+            // No more links will come.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<NodeId> {
+        Ok(NodeId::default())
+    }
+}
+
+/// The fleet's ticket, for those who start nodes; the directory's node may not answer now.
+async fn ticket(core: &Core, socket: &Path) -> String {
+    let client = crate::client::Client::new(socket);
+    match client.ticket().await {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            let directory = core.node_name(core.fleet.borrow().directory);
+            tracing::warn!(directory, %error, "no ticket");
+            String::new()
+        }
+    }
+}
+
+/// Ends all processes, so that the directory does not take them for lost.
+async fn go_down(core: &Core) {
+    core.processes.kill_all();
+    let gone = async {
+        for managed in core.processes.all() {
+            let mut status = managed.status();
+            let _ = status.wait_for(|_| managed.has_ended()).await;
+        }
+        // Their records go, and their clients are told.
+        core.processes.reported().await;
+    };
+    if tokio::time::timeout(GOING_DOWN, gone).await.is_err() {
+        tracing::warn!("some processes did not end in time");
+    }
+}

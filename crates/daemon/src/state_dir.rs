@@ -1,0 +1,260 @@
+//! A node's directory on disk.
+//!
+//! ```text
+//! STATE/            0700
+//!   lock            held while a daemon runs here
+//!   limosa.sock     the API (0600)
+//!   node.key        the secret key, PKCS#8 DER (0600)
+//!   incarnation     how often a daemon has been started here
+//!   fleet.json      the fleet as last known: directory's node, members, ticket secret (0600)
+//!   directory.redb  the directory, on the node that keeps it
+//!   images/         modules, named by their hash
+//!   cache/          compiled code, this machine's own
+//!   logs/           what processes wrote
+//! ```
+//!
+//! Files are replaced whole or not at all: written beside, synced, renamed.
+
+use crate::links::identity::{self, Identity, IdentityError};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use wire::NodeId;
+use wire::control::Member;
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or directory could not be read or written.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another daemon runs on it.
+    #[error(
+        "another limosa daemon runs with the state directory {}; stop it, or choose another with --state",
+        .0.display()
+    )]
+    Locked(PathBuf),
+    /// A file's content makes no sense.
+    #[error("{} is damaged: {reason}; remove it to start afresh", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key cannot be used.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IdentityError,
+    },
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { what, path, source }
+}
+
+/// The fleet as last known, kept so that a restarted node finds the others again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// The node that keeps the directory.
+    pub directory: NodeId,
+    /// Members as last known, this node's own entry included.
+    pub members: Vec<Member>,
+    /// What a ticket proves to know, in hexadecimal; only at the directory's node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket_secret: Option<String>,
+}
+
+/// A locked state directory.
+#[derive(Debug)]
+pub struct StateDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing, and locks it.
+    pub fn open(root: &Path) -> Result<StateDir, StateError> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        for directory in ["", "images", "cache", "logs"] {
+            let path = root.join(directory);
+            builder.create(&path).map_err(io_error("create", &path))?;
+        }
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StateError::Locked(root.to_owned())),
+            Err(errno) => return Err(io_error("lock", &path)(errno.into())),
+        }
+        Ok(StateDir {
+            root: root.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The path of something in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The node's identity, made at the first start.
+    pub fn identity(&self) -> Result<Identity, StateError> {
+        let path = self.path("node.key");
+        let secret = match fs::read(&path) {
+            Ok(secret) => secret,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let secret = identity::generate().map_err(|source| StateError::Key {
+                    path: path.clone(),
+                    source,
+                })?;
+                write_whole(&path, &secret)?;
+                secret
+            }
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        Identity::new(&secret).map_err(|source| StateError::Key { path, source })
+    }
+
+    /// Raises the count of starts and returns it; durable before any process may run.
+    pub fn next_incarnation(&self) -> Result<u64, StateError> {
+        let path = self.path("incarnation");
+        let last = match fs::read_to_string(&path) {
+            Ok(text) => text
+                .trim()
+                .parse::<u64>()
+                .map_err(|error| StateError::Damaged {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let next = last.saturating_add(1);
+        write_whole(&path, format!("{next}\n").as_bytes())?;
+        Ok(next)
+    }
+
+    /// The fleet as last known, if the node has been in one.
+    pub fn fleet(&self) -> Result<Option<Fleet>, StateError> {
+        let path = self.path("fleet.json");
+        match fs::read(&path) {
+            Ok(json) => match serde_json::from_slice(&json) {
+                Ok(fleet) => Ok(Some(fleet)),
+                Err(error) => Err(StateError::Damaged {
+                    path,
+                    reason: error.to_string(),
+                }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
+    /// Keeps the fleet for the next start.
+    pub fn keep_fleet(&self, fleet: &Fleet) -> Result<(), StateError> {
+        let path = self.path("fleet.json");
+        let json = serde_json::to_vec_pretty(fleet).map_err(|error| StateError::Damaged {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        write_whole(&path, &json)
+    }
+}
+
+/// Replaces a file (mode 0600) as a whole: after a crash there is the old content or the new.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".new.{}", WRITES.fetch_add(1, Ordering::Relaxed)));
+    let beside = PathBuf::from(beside);
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        match path.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|error| {
+        // Nothing half-written stays; the removal may itself fail without harm.
+        let _ = fs::remove_file(&beside);
+        io_error("write", path)(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_on_the_same_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = StateDir::open(directory.path()).unwrap();
+        let error = StateDir::open(directory.path()).unwrap_err();
+        assert!(matches!(error, StateError::Locked(_)), "{error}");
+    }
+
+    #[test]
+    fn a_node_keeps_its_id_and_counts_its_starts() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateDir::open(directory.path()).unwrap();
+        let node = first.identity().unwrap().node();
+        assert_eq!(first.next_incarnation().unwrap(), 1);
+        drop(first);
+        let second = StateDir::open(directory.path()).unwrap();
+        assert_eq!(second.identity().unwrap().node(), node);
+        assert_eq!(second.next_incarnation().unwrap(), 2);
+    }
+
+    #[test]
+    fn the_secret_key_is_readable_by_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path()).unwrap();
+        state.identity().unwrap();
+        let mode = fs::metadata(state.path("node.key")).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_fleet_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(directory.path()).unwrap();
+        fs::write(state.path("fleet.json"), b"{").unwrap();
+        let error = state.fleet().unwrap_err();
+        assert!(
+            error.to_string().contains("fleet.json is damaged"),
+            "{error}"
+        );
+    }
+}

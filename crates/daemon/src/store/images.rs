@@ -1,0 +1,99 @@
+//! Images on disk, named by their hash: what is there under a name is what the name says.
+
+use crate::state_dir::write_whole;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use wire::ImageId;
+
+/// The longest module that is taken, in bytes.
+pub const MAX_IMAGE_BYTES: u64 = 512 << 20;
+
+/// The directory of images.
+#[derive(Clone, Debug)]
+pub struct Images {
+    root: PathBuf,
+}
+
+/// The id of a module: its BLAKE3 hash.
+pub fn id_of(module: &[u8]) -> ImageId {
+    ImageId(*blake3::hash(module).as_bytes())
+}
+
+impl Images {
+    /// Images under `root`, which exists.
+    pub fn new(root: &Path) -> Images {
+        Images {
+            root: root.to_owned(),
+        }
+    }
+
+    fn path(&self, image: ImageId) -> PathBuf {
+        self.root.join(format!("{image}.wasm"))
+    }
+
+    /// Whether the image is here.
+    pub fn has(&self, image: ImageId) -> bool {
+        self.path(image).is_file()
+    }
+
+    /// Keeps a module. On failure (a full disk) nothing of it stays.
+    pub fn put(&self, module: &[u8]) -> Result<ImageId, String> {
+        let image = id_of(module);
+        if !self.has(image) {
+            write_whole(&self.path(image), module).map_err(|error| error.to_string())?;
+        }
+        Ok(image)
+    }
+
+    /// Reads a module; none if it is not here or is not what its name says (then it is removed,
+    /// so that it can be fetched again).
+    pub fn get(&self, image: ImageId) -> Result<Option<Vec<u8>>, String> {
+        let path = self.path(image);
+        let module = match fs::read(&path) {
+            Ok(module) => module,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        if id_of(&module) == image {
+            return Ok(Some(module));
+        }
+        tracing::warn!(path = %path.display(), "a stored image is damaged; removed");
+        let _ = fs::remove_file(&path);
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_found_by_its_hash() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = Images::new(directory.path());
+        let image = images.put(b"\0asm").unwrap();
+        assert!(images.has(image));
+        assert_eq!(images.get(image).unwrap().unwrap(), b"\0asm");
+        assert_eq!(images.get(ImageId([1; 32])).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_image_is_not_given_out_but_can_be_put_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = Images::new(directory.path());
+        let image = images.put(b"module").unwrap();
+        fs::write(images.path(image), b"modulE").unwrap();
+        assert_eq!(images.get(image).unwrap(), None);
+        assert!(!images.has(image));
+        assert_eq!(images.put(b"module").unwrap(), image);
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_written_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let images = Images::new(&directory.path().join("missing"));
+        assert!(images.put(b"module").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
