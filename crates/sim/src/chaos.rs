@@ -16,6 +16,12 @@ const PROCESSES: usize = 3;
 /// How long the calm phase lasts: longer than the longest wait of any machine.
 const CALM: Duration = Duration::from_secs(300);
 
+/// How likely some acts are in this run, of 1.
+struct Mood {
+    crashes: f64,
+    ends: f64,
+}
+
 /// Runs the world of a seed: `steps` happenings in the storm, then the calm.
 ///
 /// # Errors
@@ -29,13 +35,17 @@ pub fn run(seed: u64, steps: u64) -> Result<Report, Violation> {
         let after = Duration::from_millis(random.u64(0..300));
         world.boot_later(host, after);
     }
+    let mood = Mood {
+        crashes: random.f64() * random.f64(),
+        ends: random.f64(),
+    };
     let pace_ms = random.u64(20..1_000);
     let mut next_act = Duration::from_millis(500);
     for _ in 0..steps {
         world.step();
         world.check()?;
         if world.now >= next_act {
-            act(&mut world, &mut random);
+            act(&mut world, &mut random, &mood);
             world.check()?;
             next_act = world.now + Duration::from_millis(random.u64(1..pace_ms));
         }
@@ -62,14 +72,14 @@ pub fn calm(world: &mut World) -> Result<(), Violation> {
 }
 
 /// One thing that users or the weather do.
-fn act(world: &mut World, random: &mut fastrand::Rng) {
+fn act(world: &mut World, random: &mut fastrand::Rng, mood: &Mood) {
     let host = random.usize(0..HOSTS);
     let other = (host + random.usize(1..HOSTS)) % HOSTS;
     let running: Vec<(usize, ProcessId)> = (0..HOSTS)
         .flat_map(|h| world.hosts[h].instances.keys().map(move |p| (h, *p)))
         .collect();
     let chosen = (!running.is_empty()).then(|| running[random.usize(0..running.len())]);
-    match (random.u8(0..40), chosen) {
+    match (random.u8(0..60), chosen) {
         (0..=5, _) if running.len() < PROCESSES => {
             let process = ProcessId(random.u64(..));
             let name = format!("name{}", random.u8(0..6));
@@ -81,7 +91,7 @@ fn act(world: &mut World, random: &mut fastrand::Rng) {
         (24, Some((_, process))) => {
             world.migrate(host, process, other);
         }
-        (25, Some((at, process))) => world.end(at, process),
+        (25, Some((at, process))) if random.f64() < mood.ends => world.end(at, process),
         (26, _) => {
             world.command(host, "list", |token| Event::List { token });
         }
@@ -97,7 +107,7 @@ fn act(world: &mut World, random: &mut fastrand::Rng) {
                 world.remove(host, process);
             }
         }
-        (29..=31, _) => {
+        (29..=31, _) if random.f64() < mood.crashes => {
             world.crash(host);
             let most = if random.bool() { 500 } else { 8_000 };
             world.boot_later(host, Duration::from_millis(random.u64(1..most)));
@@ -108,6 +118,16 @@ fn act(world: &mut World, random: &mut fastrand::Rng) {
                 false => Channel::Streams,
             };
             world.break_link(host, other, channel);
+        }
+        (40..=54, Some((_, process))) => {
+            let total = random.u64(0..3_000);
+            world.connect(host, process, total);
+        }
+        (55, _) => {
+            let clients = world.hosts[host].anchors.keys().next().copied();
+            if let Some(stream) = clients {
+                world.hang_up(host, stream);
+            }
         }
         (35..=36, _) => world.part(host, other),
         (37..=38, _) => world.heal(),
@@ -165,6 +185,7 @@ fn at_rest(world: &World) -> Result<(), String> {
             ));
         }
     }
+    world.traffic_at_rest()?;
     for record in world.hosts[world.directory].store.values() {
         if !world.hosts.iter().any(|host| host.runs(record.process)) {
             return Err(format!("nobody runs {record:?}"));

@@ -1,11 +1,14 @@
 //! A simulated machine: its node, its clock, its disk, and the model processes on it.
 
+use crate::traffic::Anchor;
 use node::{Change, Node};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use stream::Side;
 use wire::control::{Member, Offer};
 use wire::directory::Record;
-use wire::{Epoch, MoveId, NodeId, ProcessId};
+use wire::snapshot::{Listener, Stream};
+use wire::{Epoch, MoveId, NodeId, ProcessId, StreamId};
 
 /// A clock that starts with its node and runs a little fast or slow.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +45,39 @@ pub enum Activity {
     Thawing,
 }
 
-/// A model process: what a snapshot of it holds is `work`, the steps it has done.
+/// What a model process has in its memory.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Steps that it has done.
+    pub work: u64,
+    /// Its connections.
+    pub connections: BTreeMap<StreamId, Echo>,
+}
+
+/// A connection as the process sees it: it answers every byte by another one.
+#[derive(Clone, Debug, Default)]
+pub struct Echo {
+    /// Bytes read.
+    pub read: u64,
+    /// Answers that are not written yet.
+    pub unwritten: Vec<u8>,
+    /// The client sends no more.
+    pub ended: bool,
+}
+
+/// All that another machine needs to go on with a process.
 #[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its memory.
+    pub memory: Memory,
+    /// Its sockets.
+    pub listeners: Vec<Listener>,
+    /// Its sockets.
+    pub streams: Vec<Stream>,
+}
+
+/// A model process: a server whose state is small, and whose sockets are the real ones.
+#[derive(Debug)]
 pub struct Instance {
     /// Under which epoch it runs here.
     pub epoch: Epoch,
@@ -51,12 +85,16 @@ pub struct Instance {
     pub activity: Activity,
     /// The freeze that was asked for and has not happened yet.
     pub freezing: Option<MoveId>,
-    /// Its state.
-    pub work: u64,
+    /// Its state, as the process knows it.
+    pub memory: Memory,
+    /// Its state, as the kernel knows it.
+    pub side: Side,
+    /// While it is sealed: what is sent to the target.
+    pub sealed: Option<Snapshot>,
 }
 
 /// A process that may become one of this host's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Arrival {
     /// The source.
     pub from: usize,
@@ -67,7 +105,9 @@ pub struct Arrival {
     /// The node has asked for it to be prepared.
     pub preparing: bool,
     /// The thawed state.
-    pub thawed: Option<u64>,
+    pub thawed: Option<(Memory, Side)>,
+    /// Every anchor has answered.
+    pub attached: bool,
 }
 
 /// A change on its way to the disk.
@@ -102,6 +142,10 @@ pub struct Host {
     pub instances: BTreeMap<ProcessId, Instance>,
     /// Processes on their way here.
     pub arrivals: BTreeMap<MoveId, Arrival>,
+    /// Clients that are connected here.
+    pub anchors: BTreeMap<StreamId, Anchor>,
+    /// The latest epoch known of processes that went elsewhere.
+    pub left: BTreeMap<ProcessId, Epoch>,
 }
 
 impl Host {
@@ -118,6 +162,8 @@ impl Host {
             writes: Vec::new(),
             instances: BTreeMap::new(),
             arrivals: BTreeMap::new(),
+            anchors: BTreeMap::new(),
+            left: BTreeMap::new(),
         }
     }
 

@@ -14,11 +14,13 @@ mod chaos;
 pub mod conditions;
 pub mod host;
 pub mod ledger;
+mod machine;
 pub mod network;
+pub mod traffic;
 mod world;
 
 pub use chaos::{calm, run};
 pub use world::{Report, Violation, World};
 
 /// Happenings in the stormy phase of a usual run.
-pub const STEPS: u64 = 6_000;
+pub const STEPS: u64 = 20_000;

@@ -4,16 +4,17 @@
 //! seeded source. Whoever runs the same seed twice sees the same world twice.
 
 use crate::conditions::Conditions;
-use crate::host::{Activity, Arrival, Clock, Host, Instance, Write, write};
+use crate::host::{Clock, Host, Snapshot};
 use crate::ledger::Ledger;
 use crate::network::{Channel, Network};
 use migrate::{source, target};
-use node::{Config, Effect, Event, MoveState, Node, Reply, Token};
+use node::{Config, Event, MoveState, Node, Reply, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 use wire::control::{Control, Member};
-use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
+use wire::frame::StreamFrame;
+use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId};
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ pub struct Report {
     pub broken_links: u64,
     /// Processes lost with their hosts.
     pub lost: u64,
+    /// Clients that were served to the end.
+    pub served: u64,
+    /// Clients whose connection was broken, for a reason.
+    pub cut: u64,
+    /// Bytes that went there and back.
+    pub bytes: u64,
 }
 
 impl fmt::Display for Report {
@@ -70,7 +77,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {}: {} steps, {:.1} s, {} processes started, {} lost, {} moves, {} given up, \
-             {} taken back, {} crashes, {} broken links",
+             {} taken back, {} crashes, {} broken links, {} clients served, {} cut, {} bytes",
             self.seed,
             self.steps,
             self.time.as_secs_f64(),
@@ -81,15 +88,34 @@ impl fmt::Display for Report {
             self.taken_back,
             self.crashes,
             self.broken_links,
+            self.served,
+            self.cut,
+            self.bytes,
         )
     }
 }
 
 /// What crosses a bulk connection.
 #[derive(Clone, Debug)]
-enum Bulk {
+pub(crate) enum Bulk {
     Image,
-    Snapshot(u64),
+    Snapshot(Box<Snapshot>),
+}
+
+/// What crosses a link.
+#[derive(Clone, Debug)]
+pub(crate) enum Parcel {
+    Control(Control),
+    Frame(StreamFrame),
+}
+
+impl Parcel {
+    fn channel(&self) -> Channel {
+        match self {
+            Parcel::Control(_) => Channel::Control,
+            Parcel::Frame(_) => Channel::Streams,
+        }
+    }
 }
 
 /// Something that will happen.
@@ -99,7 +125,7 @@ enum Happening {
         from: usize,
         to: usize,
         generation: u64,
-        message: Control,
+        parcel: Parcel,
     },
     Dial(usize, usize, Channel),
     Notice {
@@ -115,7 +141,7 @@ enum Happening {
 
 /// Something that will happen at one host.
 #[derive(Clone, Debug)]
-enum Local {
+pub(crate) enum Local {
     Timer(Duration),
     Event(Event),
     Freeze(MoveId, ProcessId),
@@ -130,6 +156,8 @@ enum Local {
     Prepared(MoveId),
     Restored(MoveId),
     Work(ProcessId, Epoch),
+    Client(StreamId),
+    Frame(StreamFrame),
 }
 
 /// The world. Hosts are named by their index; host 0 need not be the directory's.
@@ -153,11 +181,15 @@ pub struct World {
     pub report: Report,
     /// Replies, for those who wait for one.
     pub replies: BTreeMap<Token, Reply>,
-    network: Network,
+    /// Streams whose client, or its host, is gone.
+    pub(crate) cut: BTreeSet<StreamId>,
+    /// Questions of anchors to the directory.
+    pub(crate) searches: BTreeMap<Token, StreamId>,
+    pub(crate) network: Network,
     queue: BTreeMap<(Duration, u64), Happening>,
     serial: u64,
     /// Processes whose removal was commanded.
-    removals: BTreeSet<ProcessId>,
+    pub(crate) removals: BTreeSet<ProcessId>,
     pending: BTreeMap<Token, (usize, u64, String)>,
     next_token: Token,
     violation: Option<String>,
@@ -181,6 +213,8 @@ impl World {
                 ..Report::default()
             },
             replies: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            searches: BTreeMap::new(),
             network: Network::default(),
             queue: BTreeMap::new(),
             serial: 0,
@@ -283,6 +317,10 @@ impl World {
         host.node = None;
         host.instances.clear();
         host.arrivals.clear();
+        host.left.clear();
+        let anchors = std::mem::take(&mut host.anchors);
+        self.cut.extend(anchors.into_keys());
+        let host = &mut self.hosts[index];
         for half_done in std::mem::take(&mut host.writes) {
             if self.random.bool() {
                 self.persist(index, &half_done.change);
@@ -397,7 +435,10 @@ impl World {
     pub fn end(&mut self, index: usize, process: ProcessId) {
         if self.hosts[index].runs(process) {
             self.trace(index, || format!("{process} ends"));
-            self.hosts[index].instances.remove(&process);
+            if let Some(mut instance) = self.hosts[index].instances.remove(&process) {
+                instance.side.kill();
+                self.send_last_frames(index, instance.side);
+            }
             self.ledger.ends(process);
             self.tell(index, Event::Exited(process));
         }
@@ -435,9 +476,10 @@ impl World {
                     self.trace(end, || {
                         format!("notices that its {channel:?} link to host {peer} is broken")
                     });
-                    if channel == Channel::Control {
-                        let peer = self.hosts[peer].id;
-                        self.tell(end, Event::LinkDown(peer));
+                    let peer = self.hosts[peer].id;
+                    match channel {
+                        Channel::Control => self.tell(end, Event::LinkDown(peer)),
+                        Channel::Streams => self.stream_link_down(end, peer),
                     }
                 }
             }
@@ -445,15 +487,10 @@ impl World {
                 from,
                 to,
                 generation,
-                message,
+                parcel,
             } => {
-                let arrives = self.network.arrives(from, to, Channel::Control, generation);
-                if arrives {
-                    if !matches!(message, Control::Heartbeat) {
-                        self.trace(to, || format!("hears from host {from}: {message:?}"));
-                    }
-                    let from = self.hosts[from].id;
-                    self.tell(to, Event::Control { from, message });
+                if self.network.arrives(from, to, parcel.channel(), generation) {
+                    self.receive(from, to, parcel);
                 }
             }
             Happening::At(index, life, local) => {
@@ -463,6 +500,20 @@ impl World {
             }
         }
         true
+    }
+
+    fn receive(&mut self, from: usize, to: usize, parcel: Parcel) {
+        let sender = self.hosts[from].id;
+        match parcel {
+            Parcel::Control(message) => {
+                if !matches!(message, Control::Heartbeat) {
+                    self.trace(to, || format!("hears from host {from}: {message:?}"));
+                }
+                let from = sender;
+                self.tell(to, Event::Control { from, message });
+            }
+            Parcel::Frame(frame) => self.receive_frame(to, sender, frame),
+        }
     }
 
     fn happen(&mut self, index: usize, local: Local) {
@@ -497,6 +548,11 @@ impl World {
                 self.tell(index, Event::Restored { id, result });
             }
             Local::Work(process, epoch) => self.work(index, process, epoch),
+            Local::Client(stream) => self.client(index, stream),
+            Local::Frame(frame) => {
+                let me = self.hosts[index].id;
+                self.receive_frame(index, me, frame);
+            }
         }
     }
 
@@ -518,6 +574,9 @@ impl World {
         }
         self.trace(a, || format!("has a {channel:?} link to host {b}"));
         if channel == Channel::Streams {
+            let (one, other) = (self.hosts[a].id, self.hosts[b].id);
+            self.stream_link_up(a, other);
+            self.stream_link_up(b, one);
             return;
         }
         for (end, peer) in [(a, b), (b, a)] {
@@ -561,296 +620,27 @@ impl World {
         }
     }
 
-    fn act(&mut self, index: usize, effect: Effect) {
-        match effect {
-            Effect::Send { to, message } => self.send(index, to, message),
-            Effect::Members(members) => {
-                let host = &mut self.hosts[index];
-                host.members = members;
-            }
-            Effect::Health { node, health } => {
-                let peer = self.index_of(node);
-                self.trace(index, || format!("sees host {peer}: {health:?}"));
-            }
-            Effect::Store { ticket, change } => {
-                self.hosts[index].writes.push(Write { ticket, change });
-                let after = self.work_time();
-                self.schedule_at(index, after, Local::Written(ticket));
-            }
-            Effect::Reply { token, reply } => self.replied(index, token, reply),
-            Effect::Run { process, epoch } => {
-                self.report.started += 1;
-                self.run(index, process, epoch, 0);
-            }
-            Effect::Consider { id, from, offer } => {
-                let lacks_image = self.random.bool();
-                let arrival = Arrival {
-                    from: self.index_of(from),
-                    offer,
-                    lacks_image,
-                    preparing: false,
-                    thawed: None,
-                };
-                self.hosts[index].arrivals.insert(id, arrival);
-                let result = self.local_work("there is no room").map(|()| lacks_image);
-                self.later(index, Event::Considered { id, result });
-            }
-            Effect::Prepare { id } => {
-                if let Some(arrival) = self.hosts[index].arrivals.get_mut(&id) {
-                    arrival.preparing = true;
-                    if !arrival.lacks_image {
-                        let after = self.work_time();
-                        self.schedule_at(index, after, Local::Prepared(id));
-                    }
-                }
-            }
-            Effect::SendImage { id, to, .. } => self.send_bulk(index, to, id, Bulk::Image),
-            Effect::Freeze { id, process } => {
-                if let Some(instance) = self.hosts[index].instances.get_mut(&process) {
-                    instance.freezing = Some(id);
-                }
-                let after = self.work_time();
-                self.schedule_at(index, after, Local::Freeze(id, process));
-            }
-            Effect::SendSnapshot { id, process, to } => {
-                if let Some(instance) = self.hosts[index].instances.get(&process) {
-                    let snapshot = Bulk::Snapshot(instance.work);
-                    self.send_bulk(index, to, id, snapshot);
-                }
-            }
-            Effect::Unfreeze { process } => self.unfreeze(index, process),
-            Effect::Activate { id, process, epoch } => {
-                let arrival = self.hosts[index].arrivals.remove(&id);
-                match arrival.and_then(|arrival| arrival.thawed) {
-                    Some(work) => self.run(index, process, epoch, work),
-                    None => self.broken(format!("host {index} activates {process} unthawed")),
-                }
-            }
-            Effect::Discard { id } => {
-                self.hosts[index].arrivals.remove(&id);
-            }
-            Effect::Drop { process, .. } => {
-                if self.hosts[index].runs(process) {
-                    self.broken(format!("host {index} drops {process}, which runs"));
-                }
-                self.hosts[index].instances.remove(&process);
-            }
-            Effect::TakeBack { process, epoch } => {
-                self.report.taken_back += 1;
-                let instance = self.hosts[index].instances.get_mut(&process);
-                match instance {
-                    Some(instance) if instance.activity == Activity::Sealed => {
-                        instance.activity = Activity::Thawing;
-                        let after = self.work_time();
-                        self.schedule_at(index, after, Local::Thaw(process, epoch));
-                    }
-                    _ => self.broken(format!(
-                        "host {index} takes {process} back without a snapshot"
-                    )),
-                }
-            }
-            Effect::Fence { process } => {
-                self.trace(index, || format!("fences {process}"));
-                let excused = self.ledger.lives.get(&process);
-                if excused.is_some_and(|life| life.excuse.is_none() && !life.ended) {
-                    self.broken(format!("host {index} fences {process} for no reason"));
-                }
-                self.hosts[index].instances.remove(&process);
-            }
-            Effect::Gone { process } => {
-                self.trace(index, || format!("hears that {process} is gone"))
-            }
-            Effect::Progress { process, phase, .. } => {
-                self.trace(index, || format!("{process}: {phase}"));
-            }
-        }
+    pub(crate) fn send(&mut self, index: usize, to: NodeId, message: Control) {
+        let to = self.index_of(to);
+        self.send_parcel(index, to, Parcel::Control(message));
     }
 
-    fn send(&mut self, index: usize, to: NodeId, message: Control) {
-        let to = self.index_of(to);
+    pub(crate) fn send_parcel(&mut self, index: usize, to: usize, parcel: Parcel) {
+        let channel = parcel.channel();
         if self.random.f64() < self.conditions.break_link {
-            return self.break_link(index, to, Channel::Control);
+            return self.break_link(index, to, channel);
         }
         let arrival = self.now + Conditions::draw(&mut self.random, &self.conditions.delay_us);
-        let sent = self.network.send(index, to, Channel::Control, arrival);
+        let sent = self.network.send(index, to, channel, arrival);
         if let Some((at, generation)) = sent {
             let deliver = Happening::Deliver {
                 from: index,
                 to,
                 generation,
-                message,
+                parcel,
             };
             self.schedule(at.saturating_sub(self.now), deliver);
         }
-    }
-
-    fn send_bulk(&mut self, index: usize, to: NodeId, id: MoveId, bulk: Bulk) {
-        let to = self.index_of(to);
-        let whole = self.random.f64() >= self.conditions.break_bulk;
-        let after = Conditions::draw(&mut self.random, &self.conditions.bulk_us);
-        let from = (index, self.hosts[index].life);
-        let arrives = Local::Bulk {
-            id,
-            from,
-            bulk,
-            whole,
-        };
-        self.schedule_at(to, after, arrives);
-    }
-
-    fn bulk_ends(
-        &mut self,
-        index: usize,
-        id: MoveId,
-        (from, life): (usize, u64),
-        bulk: Bulk,
-        whole: bool,
-    ) {
-        let alive = self.hosts[from].is_up() && self.hosts[from].life == life;
-        if !whole || !alive || self.network.is_parted(from, index) {
-            let reason = "the bulk connection broke".to_owned();
-            if alive {
-                let reason = reason.clone();
-                self.tell(from, Event::BulkFailed { id, reason });
-            }
-            return self.tell(index, Event::BulkFailed { id, reason });
-        }
-        let Some(arrival) = self.hosts[index].arrivals.get_mut(&id) else {
-            return;
-        };
-        match bulk {
-            Bulk::Image => {
-                arrival.lacks_image = false;
-                if arrival.preparing {
-                    let after = self.work_time();
-                    self.schedule_at(index, after, Local::Prepared(id));
-                }
-            }
-            Bulk::Snapshot(work) => {
-                arrival.thawed = Some(work);
-                let after = self.work_time();
-                self.schedule_at(index, after, Local::Restored(id));
-            }
-        }
-    }
-
-    fn written(&mut self, index: usize, ticket: u64) {
-        let fails = self.random.f64() < self.conditions.fail_store;
-        let host = &mut self.hosts[index];
-        let Some(position) = host.writes.iter().position(|w| w.ticket == ticket) else {
-            return;
-        };
-        let done = host.writes.remove(position);
-        let result = if fails {
-            Err("the disk is full".to_owned())
-        } else {
-            self.persist(index, &done.change);
-            Ok(())
-        };
-        if result.is_ok() {
-            let change = &done.change;
-            self.trace(index, || format!("has written {change:?}"));
-        }
-        self.tell(index, Event::Stored { ticket, result });
-    }
-
-    fn persist(&mut self, index: usize, change: &node::Change) {
-        if let node::Change::Delete(process) = change
-            && self.removals.contains(process)
-        {
-            self.ledger
-                .excuse(*process, || "it was removed by command".to_owned());
-        }
-        write(&mut self.hosts[index].store, change);
-    }
-
-    // ----- model processes -----
-
-    fn run(&mut self, index: usize, process: ProcessId, epoch: Epoch, work: u64) {
-        let instance = Instance {
-            epoch,
-            activity: Activity::Running,
-            freezing: None,
-            work,
-        };
-        self.hosts[index].instances.insert(process, instance);
-        self.runs(index, process);
-    }
-
-    /// A process runs here from now on.
-    fn runs(&mut self, index: usize, process: ProcessId) {
-        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
-            return;
-        };
-        instance.activity = Activity::Running;
-        instance.freezing = None;
-        let (epoch, work) = (instance.epoch, instance.work);
-        self.trace(index, || format!("runs {process} under epoch {epoch}"));
-        let mut others = (0..self.hosts.len()).filter(|other| *other != index);
-        let elsewhere = others.find(|other| self.hosts[*other].runs(process));
-        let result = self.ledger.runs(process, index, epoch, work, elsewhere);
-        self.note(result);
-        let after = self.work_time();
-        self.schedule_at(index, after, Local::Work(process, epoch));
-    }
-
-    fn work(&mut self, index: usize, process: ProcessId, epoch: Epoch) {
-        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
-            return;
-        };
-        if instance.activity != Activity::Running || instance.epoch != epoch {
-            return;
-        }
-        instance.work += 1;
-        let work = instance.work;
-        let result = self.ledger.works(process, work);
-        self.note(result);
-        let after = 20 * self.work_time();
-        self.schedule_at(index, after, Local::Work(process, epoch));
-    }
-
-    fn freeze(&mut self, index: usize, id: MoveId, process: ProcessId) {
-        let fails = self.local_work("it cannot be frozen");
-        let result = match self.hosts[index].instances.get_mut(&process) {
-            None => Err("it has ended".to_owned()),
-            Some(instance) if instance.freezing != Some(id) => return,
-            Some(instance) => {
-                instance.freezing = None;
-                fails.map(|()| {
-                    instance.activity = Activity::Sealed;
-                    1 << 20
-                })
-            }
-        };
-        self.tell(index, Event::Frozen { id, result });
-    }
-
-    fn unfreeze(&mut self, index: usize, process: ProcessId) {
-        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
-            return;
-        };
-        instance.freezing = None;
-        if instance.activity == Activity::Sealed {
-            self.runs(index, process);
-        }
-    }
-
-    fn thaw(&mut self, index: usize, process: ProcessId, epoch: Epoch) {
-        let fails = self.random.f64() < self.conditions.fail_thaw;
-        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
-            return;
-        };
-        let result = if fails {
-            self.hosts[index].instances.remove(&process);
-            self.ledger
-                .excuse(process, || "it could not be thawed again".to_owned());
-            Err("out of memory".to_owned())
-        } else {
-            instance.epoch = epoch;
-            self.runs(index, process);
-            Ok(())
-        };
-        self.tell(index, Event::TakenBack { process, result });
     }
 
     /// Notes which processes may be gone when this host dies now.
@@ -891,7 +681,7 @@ impl World {
 
     // ----- small things -----
 
-    fn replied(&mut self, index: usize, token: Token, reply: Reply) {
+    pub(crate) fn replied(&mut self, index: usize, token: Token, reply: Reply) {
         self.trace(index, || format!("replies to #{token}: {reply:?}"));
         let command = match self.pending.remove(&token) {
             Some((_, _, command)) => command,
@@ -905,26 +695,29 @@ impl World {
             Reply::Failed(_) if command.contains("migrate") => self.report.given_up += 1,
             _ => (),
         }
+        if let Some(stream) = self.searches.remove(&token) {
+            self.found(index, stream, &reply);
+        }
         self.replies.insert(token, reply);
     }
 
-    fn local_work(&mut self, failure: &str) -> Result<(), String> {
+    pub(crate) fn local_work(&mut self, failure: &str) -> Result<(), String> {
         match self.random.f64() < self.conditions.fail_work {
             true => Err(failure.to_owned()),
             false => Ok(()),
         }
     }
 
-    fn work_time(&mut self) -> Duration {
+    pub(crate) fn work_time(&mut self) -> Duration {
         Conditions::draw(&mut self.random, &self.conditions.work_us)
     }
 
-    fn later(&mut self, index: usize, event: Event) {
+    pub(crate) fn later(&mut self, index: usize, event: Event) {
         let after = self.work_time();
         self.schedule_at(index, after, Local::Event(event));
     }
 
-    fn schedule_at(&mut self, index: usize, after: Duration, local: Local) {
+    pub(crate) fn schedule_at(&mut self, index: usize, after: Duration, local: Local) {
         let life = self.hosts[index].life;
         self.schedule(after, Happening::At(index, life, local));
     }
@@ -935,18 +728,18 @@ impl World {
             .insert((self.now + after, self.serial), happening);
     }
 
-    fn index_of(&self, node: NodeId) -> usize {
+    pub(crate) fn index_of(&self, node: NodeId) -> usize {
         let index = self.hosts.iter().position(|host| host.id == node);
         index.expect("nodes name only hosts of their world")
     }
 
-    fn note(&mut self, result: Result<(), String>) {
+    pub(crate) fn note(&mut self, result: Result<(), String>) {
         if let Err(what) = result {
             self.broken(what);
         }
     }
 
-    fn broken(&mut self, what: String) {
+    pub(crate) fn broken(&mut self, what: String) {
         if self.trace {
             eprintln!("{:12.6} VIOLATION {what}", self.now.as_secs_f64());
         }
@@ -958,5 +751,15 @@ impl World {
         if self.trace {
             eprintln!("{:12.6} host {index} {}", self.now.as_secs_f64(), line());
         }
+    }
+}
+
+/// Small buffers, so that they fill up.
+pub(crate) fn stream_config() -> stream::Config {
+    stream::Config {
+        send_bytes: 600,
+        receive_bytes: 500,
+        data_bytes: 200,
+        ..stream::Config::default()
     }
 }
