@@ -74,7 +74,7 @@ struct Node {
     /// Closing it ends the node.
     lifeline: Option<ChildStdin>,
     log: Log,
-    // Removed last.
+    // The node removes it; what a node that was killed leaves is removed here, last.
     _directory: tempfile::TempDir,
 }
 
@@ -147,7 +147,7 @@ impl Node {
                 source,
             })?;
         let mut command = Command::new(program);
-        command.arg("--state").arg(directory.path().join("state"));
+        command.arg("--state").arg(directory.path());
         match ticket {
             Some(ticket) => command.args(["join", &ticket]),
             None => command.arg("up"),

@@ -234,6 +234,9 @@ fn cache() -> Option<PathBuf> {
     };
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     let cache = cache.join("limosa");
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&cache);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&cache);
     made.is_ok().then_some(cache)
 }

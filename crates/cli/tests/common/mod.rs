@@ -14,7 +14,10 @@ pub fn limosa() -> Command {
         .env_remove("LIMOSA_STATE")
         .env_remove("LIMOSA_LOG")
         .env("XDG_STATE_HOME", "/nonexistent")
-        .env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
+        .env(
+            "XDG_CACHE_HOME",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+        )
         .stdin(Stdio::null());
     command
 }
