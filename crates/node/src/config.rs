@@ -40,6 +40,8 @@ pub struct Limits {
     pub moves: usize,
     /// Questions to the directory in flight.
     pub questions: usize,
+    /// Processes whose clients are anchored here.
+    pub watched: usize,
     /// Records in the directory.
     pub records: usize,
     /// Operations that wait at the directory for a store of the same record. More are not heard;
@@ -55,6 +57,7 @@ impl Default for Limits {
             processes: 4096,
             moves: 64,
             questions: 4096,
+            watched: 4096,
             records: 16384,
             queue: 4096,
             answers: 1024,

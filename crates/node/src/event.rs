@@ -92,6 +92,12 @@ pub enum Event {
         /// For the reply.
         token: Token,
     },
+    /// Clients of this process are anchored here (or a listener is). Whenever the directory's node
+    /// has been out of reach, what may have been missed is made up for by [`Effect::Gone`] or
+    /// [`Effect::Whereabouts`]. Until [`Event::Unwatch`].
+    Watch(ProcessId),
+    /// No client of it is anchored here any more.
+    Unwatch(ProcessId),
     /// A running process ended here, by itself or by command. Its record is removed.
     Exited(ProcessId),
 
@@ -272,6 +278,9 @@ pub enum Effect {
         /// The process.
         process: ProcessId,
     },
+    /// The record of a watched process, after the directory's node was out of reach. Whoever follows
+    /// an owner of an earlier epoch has missed the next one, and looks for it.
+    Whereabouts(Record),
     /// A step of a move, for progress displays and logs.
     Progress {
         /// The move.

@@ -202,6 +202,8 @@ impl Node {
             Event::List { token } => {
                 self.ask_for(now, token, Operation::List, Purpose::List { token });
             }
+            Event::Watch(process) => self.watch(process),
+            Event::Unwatch(process) => self.processes.unwatch(process),
             Event::Exited(process) => self.handle_exited(now, process),
             Event::Frozen { id, result } => self.handle_frozen(now, id, result),
             Event::Considered { id, result } => self.handle_considered(now, id, result),

@@ -18,7 +18,8 @@
 //! that has not happened for long.
 //!
 //! Whenever the directory's node is linked again, a node asks whether what it runs still is its
-//! own; a process whose record was removed or given away meanwhile is fenced.
+//! own; a process whose record was removed or given away meanwhile is fenced. In the same way it
+//! asks after the processes whose clients are anchored here: it may have missed their end.
 
 use crate::directory_client::Patience;
 use crate::{Effect, Failure, Node, Purpose, Reply, Token};
@@ -52,6 +53,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
     table: BTreeMap<ProcessId, Process>,
+    /// Processes, here or not, whose clients are anchored here.
+    watched: BTreeSet<ProcessId>,
     to_verify: BTreeSet<ProcessId>,
     verifying: usize,
     /// Records of an earlier life, and from when on each is to be removed.
@@ -92,6 +95,10 @@ impl Processes {
             return None;
         }
         self.leftovers.iter().map(|(due, ..)| *due).min()
+    }
+
+    pub(crate) fn unwatch(&mut self, process: ProcessId) {
+        self.watched.remove(&process);
     }
 
     fn is_running(&self, process: ProcessId) -> bool {
@@ -244,10 +251,17 @@ impl Node {
         }
     }
 
+    pub(crate) fn watch(&mut self, process: ProcessId) {
+        if self.processes.watched.len() < self.config.limits.watched {
+            self.processes.watched.insert(process);
+        }
+    }
+
     pub(crate) fn verify_all(&mut self, now: Duration) {
         let table = self.processes.table.iter();
         let running = table.filter(|(_, p)| p.phase == Phase::Running);
-        self.processes.to_verify = running.map(|(id, _)| *id).collect();
+        let watched = self.processes.watched.iter().copied();
+        self.processes.to_verify = running.map(|(id, _)| *id).chain(watched).collect();
         self.verify(now);
     }
 
@@ -271,6 +285,16 @@ impl Node {
     ) {
         self.processes.verifying = self.processes.verifying.saturating_sub(1);
         self.verify(now);
+        if self.processes.watched.contains(&process) {
+            match &answer {
+                Some(Answer::Done(record)) => {
+                    let effect = Effect::Whereabouts(record.clone());
+                    self.effects.push_back(effect);
+                }
+                Some(Answer::Unknown) => self.effects.push_back(Effect::Gone { process }),
+                _ => (),
+            }
+        }
         let Some(entry) = self.processes.get_mut(process) else {
             return;
         };

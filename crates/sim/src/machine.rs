@@ -125,6 +125,7 @@ impl World {
                     (anchor.process() == process).then_some(gateway::Event::ProcessGone)
                 });
             }
+            Effect::Whereabouts(record) => self.anchors_catch_up(index, &record),
             Effect::Progress { process, phase, .. } => {
                 self.trace(index, || format!("{process}: {phase}"));
             }

@@ -100,6 +100,7 @@ impl World {
             stream_ended: false,
         };
         self.hosts[index].anchors.insert(stream, anchor);
+        self.tell(index, node::Event::Watch(process));
         self.attend_anchor(index, stream);
         self.client(index, stream);
     }
@@ -253,6 +254,10 @@ impl World {
         let Some(anchor) = self.hosts[index].anchors.remove(&stream) else {
             return;
         };
+        let mut others = self.hosts[index].anchors.values();
+        if !others.any(|other| other.process == anchor.process) {
+            self.tell(index, node::Event::Unwatch(anchor.process));
+        }
         let complete = anchor.received == anchor.total && anchor.stream_ended;
         let life = self.ledger.lives.get(&anchor.process);
         let excused = life.is_none_or(|life| life.ended || life.excuse.is_some());
@@ -295,6 +300,18 @@ impl World {
                 self.anchor_hears(index, stream, event);
             }
         }
+    }
+
+    /// A process turns out to be owned by this node, under this epoch: whoever follows an earlier
+    /// owner looks again.
+    pub(crate) fn anchors_catch_up(&mut self, index: usize, record: &wire::directory::Record) {
+        let epoch = record.claim.epoch;
+        self.anchors_hear(index, |anchor| {
+            let end = anchor.end.as_ref()?;
+            let behind = anchor.process == record.process && end.epoch() < epoch;
+            let from = end.peer();
+            behind.then_some(Event::NotHere { from, epoch })
+        });
     }
 
     /// The directory has answered an anchor's question.
