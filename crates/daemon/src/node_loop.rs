@@ -427,6 +427,7 @@ impl NodeLoop {
             Effect::TakeBack { process, epoch } => self.core.processes.take_back(process, epoch),
             Effect::Fence { process } => self.core.processes.fence(process),
             Effect::Gone { process } => self.core.anchors.gone(process),
+            Effect::Whereabouts(record) => self.core.anchors.whereabouts(&record),
             Effect::Progress { id, process, phase } => {
                 tracing::debug!(%id, %process, phase, "move");
                 self.core.processes.progress(process, phase);

@@ -90,7 +90,9 @@ impl Port for AnchorEnd {
         if change.state {
             let (owner, epoch) = (inner.end.peer(), inner.end.epoch());
             match inner.end.status() {
-                Status::Active => inner.happened(gateway::Event::Active { owner, epoch }),
+                Status::Active | Status::Finished => {
+                    inner.happened(gateway::Event::Active { owner, epoch });
+                }
                 Status::Reset(reason) => inner.happened(gateway::Event::StreamReset(reason)),
                 _ => {}
             }
@@ -187,7 +189,7 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&tcp, true)?;
     let client = tcp.peer_addr()?.to_string();
-    let Where::At(owner, epoch) = *place.borrow_and_update() else {
+    let Where::At(owner, epoch, _) = *place.borrow_and_update() else {
         return Ok(());
     };
     let stream = StreamId(getrandom::u64().map_err(io::Error::other)?);
@@ -242,9 +244,8 @@ impl Connection {
                 () = self.end.news.notified() => {}
                 () = ready(&self.tcp, wants) => {}
                 changed = self.place.changed() => {
-                    if changed.is_err() || *self.place.borrow_and_update() == Where::Gone {
-                        self.happened(gateway::Event::ProcessGone);
-                    }
+                    let place = changed.map(|()| *self.place.borrow_and_update());
+                    self.place_changed(place.unwrap_or(Where::Gone));
                 }
                 event = answered(&mut self.answer) => {
                     self.answer = None;
@@ -261,6 +262,22 @@ impl Connection {
     fn happened(&mut self, event: gateway::Event) {
         let now = self.anchors.now();
         self.decisions.handle(now, event);
+    }
+
+    fn place_changed(&mut self, place: Where) {
+        match place {
+            Where::Gone => self.happened(gateway::Event::ProcessGone),
+            Where::At(_, _, missed) => {
+                let (from, followed) = {
+                    let inner = self.end.inner();
+                    (inner.end.peer(), inner.end.epoch())
+                };
+                if followed < missed {
+                    let epoch = missed;
+                    self.happened(gateway::Event::NotHere { from, epoch });
+                }
+            }
+        }
     }
 
     /// Tells the machine what has come about, and does what it says.
@@ -302,7 +319,7 @@ impl Connection {
         let Some(node) = self.anchors.node.clone() else {
             // There is no other node that it could be on.
             let event = match *self.place.borrow() {
-                Where::At(owner, epoch) => gateway::Event::Located { owner, epoch },
+                Where::At(owner, epoch, _) => gateway::Event::Located { owner, epoch },
                 Where::Gone => gateway::Event::Unknown,
             };
             let _ = sender.send(event);

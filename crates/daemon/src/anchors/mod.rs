@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use wire::api::{ListenSpec, ListenerInfo};
+use wire::directory::{Claim, Record};
 use wire::{Epoch, NodeId, ProcessId};
 
 /// Client connections per listener, if nothing else is said.
@@ -63,8 +64,9 @@ pub struct Anchors {
 /// Where the process is, as far as this anchor knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// On this node, under this epoch.
-    At(NodeId, Epoch),
+    /// On this node, under this epoch. Owners up to the last epoch may have been missed: whoever
+    /// still follows an earlier one looks for it.
+    At(NodeId, Epoch, Epoch),
     /// It has ended or is lost.
     Gone,
 }
@@ -143,6 +145,9 @@ impl Anchors {
         if let Some(service) = self.services().remove(&process) {
             service.listeners.iter().for_each(AbortHandle::abort);
             service.place.send_replace(Where::Gone);
+            if let Some(node) = &self.node {
+                node.event(node::Event::Unwatch(process));
+            }
         }
     }
 
@@ -159,11 +164,27 @@ impl Anchors {
     fn learn(&self, process: ProcessId, owner: NodeId, epoch: Epoch) {
         if let Some(service) = self.services().get(&process) {
             service.place.send_if_modified(|place| {
-                let news = matches!(place, Where::At(_, known) if *known < epoch);
-                if news {
-                    *place = Where::At(owner, epoch);
+                let Where::At(_, known, missed) = *place else {
+                    return false;
+                };
+                if known < epoch {
+                    *place = Where::At(owner, epoch, missed);
                 }
-                news
+                known < epoch
+            });
+        }
+    }
+
+    /// What the directory says of a process after it was out of reach.
+    pub fn whereabouts(&self, record: &Record) {
+        if let Some(service) = self.services().get(&record.process) {
+            let Claim { owner, epoch, .. } = record.claim;
+            service.place.send_if_modified(|place| {
+                let behind = matches!(place, Where::At(_, known, _) if *known <= epoch);
+                if behind {
+                    *place = Where::At(owner, epoch, epoch);
+                }
+                behind
             });
         }
     }
@@ -173,7 +194,7 @@ impl Opened {
     /// The process runs at `owner`, under `epoch`: its clients are let in.
     pub fn assign(mut self, owner: NodeId, epoch: Epoch) {
         let anchors = self.anchors.clone();
-        let (place, seen) = watch::channel(Where::At(owner, epoch));
+        let (place, seen) = watch::channel(Where::At(owner, epoch, Epoch::default()));
         let tasks = std::mem::take(&mut self.listeners).into_iter().zip(0..);
         let listeners = tasks.map(|(listener, index)| {
             let accept = accept(anchors.clone(), self.process, index, listener, seen.clone());
@@ -183,7 +204,14 @@ impl Opened {
             place,
             listeners: listeners.collect(),
         };
+        if service.listeners.is_empty() {
+            return;
+        }
         anchors.services().insert(self.process, service);
+        if let Some(node) = &anchors.node {
+            // From now on its end is heard of here; if it has ended already, this says so.
+            node.event(node::Event::Watch(self.process));
+        }
     }
 }
 

@@ -249,7 +249,11 @@ impl Port for Sockets {
     }
 
     fn link_up(&self, node: NodeId) {
-        self.with(|inner| inner.side.link_up(node));
+        self.with(|inner| {
+            inner.side.link_up(node);
+            // If it stands by: who has not answered may not have heard.
+            inner.side.attach();
+        });
     }
 
     fn link_down(&self, node: NodeId) {

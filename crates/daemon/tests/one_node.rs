@@ -1,0 +1,299 @@
+//! One node: processes, their clients, their logs, and what bad input gets.
+
+mod common;
+
+use common::{Echo, Node, guest, until, within};
+use wire::api::{FileSpec, ListenSpec, ProcessState, RunSpec};
+
+fn code(error: &daemon::client::ClientError) -> &str {
+    error.code().unwrap_or("none")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_talks_to_a_process_and_ends_half_by_half() {
+    let node = Node::first("ant").await;
+    let (info, address) = node.serve("echo", "echo", None).await;
+    assert_eq!(info.state, ProcessState::Running);
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    client.round_trip(1_000_000).await;
+    let seen = node.client.inspect("echo").await.unwrap();
+    assert_eq!(seen.connections, 1);
+    client.finish().await;
+    until("the connection is gone", || async {
+        let info = node.client.inspect("echo").await.unwrap();
+        (info.connections == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_code_and_what_was_written_are_kept_until_the_process_is_removed() {
+    let node = Node::first("ant").await;
+    let spec = RunSpec {
+        args: ["hello.wasm", "tick", "3", "1"].map(str::to_owned).to_vec(),
+        ..RunSpec::default()
+    };
+    let info = node.client.run(&spec, &[], &guest("hello")).await.unwrap();
+    let ended = within("it ends", node.client.wait(&info.name))
+        .await
+        .unwrap();
+    assert_eq!(ended.state, ProcessState::Exited);
+    let mut logs = node.client.logs(&info.name, false, None).await.unwrap();
+    let mut written = Vec::new();
+    while let Some((_, bytes)) = within("logs", logs.next()).await.unwrap() {
+        written.extend_from_slice(&bytes);
+    }
+    assert_eq!(written.split(|byte| *byte == b'\n').count(), 4);
+    assert_eq!(ended.exit_code, Some(0));
+    node.client.remove(&info.name, false).await.unwrap();
+    let error = node.client.inspect(&info.name).await.unwrap_err();
+    assert_eq!(code(&error), "unknown_process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_run_is_said() {
+    let node = Node::first("ant").await;
+    let spec = RunSpec::default();
+    let error = node
+        .client
+        .run(&spec, &[], b"#!/bin/sh\n")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "not_wasm");
+    let component = b"\0asm\x0d\0\x01\0";
+    let error = node.client.run(&spec, &[], component).await.unwrap_err();
+    assert_eq!(code(&error), "not_wasm");
+    assert!(error.to_string().contains("component"), "{error}");
+    assert!(node.client.processes(false).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_said_and_nothing_is_started() {
+    let node = Node::first("ant").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let error = node
+        .try_serve("echo", "echo", None, &address)
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "conflict");
+    assert!(error.to_string().contains(&address), "{error}");
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert!(node.client.processes(false).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_unique_and_unknown_ones_are_said() {
+    let node = Node::first("ant").await;
+    node.serve("web", "echo", None).await;
+    let error = node
+        .try_serve("web", "echo", None, "127.0.0.1:0")
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "conflict");
+    for error in [
+        node.client.inspect("nothing").await.map(drop),
+        node.client.kill("nothing").await.map(drop),
+        node.client.wait("nothing").await.map(drop),
+        node.client.logs("nothing", false, None).await.map(drop),
+        node.client.migrate("nothing", "ant").await.map(drop),
+    ] {
+        assert_eq!(code(&error.unwrap_err()), "unknown_process");
+    }
+    let error = node.client.migrate("web", "nowhere").await.unwrap_err();
+    assert_eq!(code(&error), "unknown_node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_breaks_its_connections_and_gives_its_name_free() {
+    use tokio::io::AsyncReadExt;
+    let node = Node::first("ant").await;
+    let (_, address) = node.serve("echo", "echo", None).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let info = within("kill", node.client.kill("echo")).await.unwrap();
+    assert_eq!(
+        (info.state, info.exit_code),
+        (ProcessState::Exited, Some(137))
+    );
+    let read = within("it breaks", client.tcp.read(&mut [0; 1])).await;
+    assert!(read.is_err(), "{read:?}");
+    until("its name is free", || async {
+        node.try_serve("echo", "echo", None, "127.0.0.1:0")
+            .await
+            .ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_takes_no_more_clients_and_serves_those_it_has() {
+    let node = Node::first("ant").await;
+    let (_, address) = node.serve("echo", "echo", None).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let stopping = tokio::spawn({
+        let client = node.client.clone();
+        async move { client.stop("echo", Some(20)).await }
+    });
+    until("the listener is closed", || async {
+        tokio::net::TcpStream::connect(address).await.err()
+    })
+    .await;
+    client.round_trip(1000).await;
+    assert!(!stopping.is_finished());
+    client.finish().await;
+    let info = within("stop", stopping).await.unwrap().unwrap();
+    assert_eq!(
+        (info.state, info.exit_code),
+        (ProcessState::Exited, Some(143))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_followed_to_the_end_of_the_process() {
+    let node = Node::first("ant").await;
+    let (_, address) = node.serve("echo", "echo", None).await;
+    let mut logs = node.client.logs("echo", true, None).await.unwrap();
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    use tokio::io::AsyncWriteExt;
+    client.tcp.write_all(b"\nQUIT\n").await.unwrap();
+    let mut written = String::new();
+    while let Some((_, bytes)) = within("logs", logs.next()).await.unwrap() {
+        written += std::str::from_utf8(&bytes).unwrap();
+    }
+    assert!(written.contains("echo: connections 1"), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_sees_the_files_it_was_given() {
+    let node = Node::first("ant").await;
+    let file = |path: &str, length| FileSpec {
+        path: path.to_owned(),
+        directory: false,
+        link: None,
+        length,
+    };
+    let spec = RunSpec {
+        files: vec![file("/in.txt", 3)],
+        ..RunSpec::default()
+    };
+    // A content that is not as long as announced never gets to the daemon.
+    assert!(
+        node.client
+            .run(&spec, &[b"ab".to_vec()], &guest("hello"))
+            .await
+            .is_err()
+    );
+    let spec = RunSpec {
+        files: vec![file("relative/../..", 0)],
+        ..RunSpec::default()
+    };
+    let error = node
+        .client
+        .run(&spec, &[Vec::new()], &guest("hello"))
+        .await
+        .unwrap_err();
+    assert_eq!(code(&error), "bad_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_leaves_the_process_running_and_restores_its_memory() {
+    let node = Node::first("ant").await;
+    let (info, address) = node.serve("web", "httpd", None).await;
+    assert_eq!(get(address, "/count").await, "1");
+    assert_eq!(get(address, "/count").await, "2");
+    let mut file = Vec::new();
+    let length = within("checkpoint", node.client.checkpoint("web", &mut file))
+        .await
+        .unwrap();
+    assert_eq!(length, file.len() as u64);
+    assert_eq!(get(address, "/count").await, "3");
+
+    // A second one beside it, with the state of the checkpoint.
+    let listen = ["127.0.0.1:0".to_owned()];
+    let second = node
+        .client
+        .restore(file.clone(), None, None, &listen)
+        .await
+        .unwrap();
+    assert_ne!(second.id, info.id);
+    let beside = second.listeners[0].address.parse().unwrap();
+    assert_eq!(get(beside, "/count").await, "3");
+    assert_eq!(get(address, "/count").await, "4");
+
+    // Once the first is gone, its identity is free.
+    node.client.remove("web", true).await.unwrap();
+    let third = until("the record is gone", || async {
+        let third = node
+            .client
+            .restore(file.clone(), Some("again"), None, &listen)
+            .await
+            .unwrap();
+        if third.id == info.id {
+            return Some(third);
+        }
+        node.client
+            .remove(&third.id.to_string(), true)
+            .await
+            .unwrap();
+        None
+    })
+    .await;
+    let again = third.listeners[0].address.parse().unwrap();
+    assert_eq!(get(again, "/count").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_is_refused() {
+    let node = Node::first("ant").await;
+    node.serve("web", "httpd", None).await;
+    let mut file = Vec::new();
+    node.client.checkpoint("web", &mut file).await.unwrap();
+    let mut altered = file.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for (bad, says) in [
+        (b"nonsense".to_vec(), "not a Limosa checkpoint"),
+        (file[..file.len() - 1].to_vec(), "truncated"),
+        (altered, "altered"),
+    ] {
+        let error = node.client.restore(bad, None, None, &[]).await.unwrap_err();
+        assert_eq!(code(&error), "bad_request");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_without_a_process_to_serve_it_is_a_usage_error() {
+    let node = Node::first("ant").await;
+    let spec = RunSpec {
+        listen: vec![ListenSpec {
+            address: "nonsense".to_owned(),
+            name: "main".to_owned(),
+        }],
+        ..RunSpec::default()
+    };
+    let error = node
+        .client
+        .run(&spec, &[], &guest("echo"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("ADDR:PORT"), "{error}");
+}
+
+/// One request on a connection of its own; the body of the answer.
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("an answer", tcp.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    body.trim().to_owned()
+}
