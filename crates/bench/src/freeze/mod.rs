@@ -1,10 +1,11 @@
 //! `limosa bench freeze`: how fast a running program is frozen, and what its stack costs.
 //!
-//! * `request_to_frozen_us`: another thread sets the freeze request at a random instant; from there
-//!   to the return of the guest's outermost call, by the wall clock. Of every four samples of a
-//!   program one freezes its run module and three go on where it was thawed, so that the clones are
-//!   frozen too.
-//! * `capture`: a recursion calls the host at its bottom, which freezes; from there to the return of
+//! * `request_to_frozen_us`: a process runs a program; another thread asks it to freeze, at a random
+//!   instant. From there until `Process::run` has said `Frozen`, by the wall clock. Each life of a
+//!   process has four freezes: the first in its run module; then its snapshot is taken
+//!   (`snapshot_us`) and thawed as a new process (`thaw_us`), which is frozen three times more, so
+//!   that clones are frozen too.
+//! * `capture`, without a process around it: a recursion calls the host at its bottom, which freezes; from there to the return of
 //!   the outermost call, over the number of frames.
 //! * `thaw`: from the call of the outermost clone to the instant at which that host call is issued
 //!   again, over the number of frames.
@@ -14,6 +15,7 @@ mod depth;
 mod latency;
 mod report;
 mod snapshot;
+mod world;
 
 use crate::harness::{self, Error, Machine};
 use crate::progress::Progress;
@@ -48,10 +50,8 @@ pub(crate) fn measure(quick: bool) -> Result<Report, Error> {
     let folder = harness::third_party_folder();
     let (programs, skipped) = harness::programs(folder.as_deref());
     let progress = Progress::new(programs.len() as u64 + depth::DEPTHS.len() as u64 + 1);
-    let (latencies, depths) = harness::with_stack(|| {
-        let latencies = latency::measure(&programs, extent.samples, &progress)?;
-        Ok((latencies, depth::measure(extent.repeats, &progress)?))
-    })?;
+    let latencies = latency::measure(&programs, extent.samples, &progress)?;
+    let depths = harness::with_stack(|| depth::measure(extent.repeats, &progress))?;
     progress.say("snapshot".into());
     let snapshot = snapshot::measure(extent.snapshots)?;
     progress.finish();

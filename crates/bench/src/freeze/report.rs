@@ -5,7 +5,7 @@ use super::latency::Latencies;
 use super::snapshot::{Coding, MIB};
 use crate::harness::{Machine, Skipped};
 use crate::report::{rounded, table};
-use crate::stats::{Line, percentile};
+use crate::stats::{Line, median, percentile};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -91,6 +91,14 @@ pub(crate) struct Row {
     /// How often it was frozen.
     pub freezes: usize,
     pub request_to_frozen_us: Spread,
+    /// Taking its snapshot, the middle of all.
+    #[serde(serialize_with = "rounded")]
+    pub snapshot_us: f64,
+    /// Making a process of that, the middle of all.
+    #[serde(serialize_with = "rounded")]
+    pub thaw_us: f64,
+    /// Linear memory of the process, at most.
+    pub memory_bytes: u64,
 }
 
 /// The recursion at one depth.
@@ -115,12 +123,15 @@ impl Report {
     ) -> Report {
         let all: Vec<f64> = latencies
             .iter()
-            .flat_map(|program| program.microseconds.iter().copied())
+            .flat_map(|program| program.frozen_us.iter().copied())
             .collect();
         let rows = latencies.iter().map(|program| Row {
             name: program.name,
-            freezes: program.microseconds.len(),
-            request_to_frozen_us: Spread::of(&program.microseconds),
+            freezes: program.frozen_us.len(),
+            request_to_frozen_us: Spread::of(&program.frozen_us),
+            snapshot_us: median(&program.snapshot_us),
+            thaw_us: median(&program.thaw_us),
+            memory_bytes: program.memory_bytes,
         });
         let depth_rows = depths.rows.iter().map(|row| DepthRow {
             frames: row.frames,
@@ -152,17 +163,35 @@ impl Report {
 
     /// Tables, and what they come to.
     pub fn text(&self) -> String {
-        let mut programs = table(&["program", "freezes", "p50 µs", "p99 µs", "max µs"]);
-        let line = |name: &str, freezes: usize, spread: &Spread| {
-            let time = |us: f64| format!("{us:.1}");
-            let (p50, p99, max) = (time(spread.p50), time(spread.p99), time(spread.max));
-            [name.to_owned(), freezes.to_string(), p50, p99, max]
-        };
+        let time = |us: f64| format!("{us:.1}");
+        let times = |spread: &Spread| [spread.p50, spread.p99, spread.max].map(time);
+        let headings = [
+            "program",
+            "freezes",
+            "p50 µs",
+            "p99 µs",
+            "max µs",
+            "snapshot µs",
+            "thaw µs",
+            "memory",
+        ];
+        let mut programs = table(&headings);
         for row in &self.rows {
-            programs.add_row(line(row.name, row.freezes, &row.request_to_frozen_us));
+            let [p50, p99, max] = times(&row.request_to_frozen_us);
+            programs.add_row([
+                row.name.to_owned(),
+                row.freezes.to_string(),
+                p50,
+                p99,
+                max,
+                time(row.snapshot_us),
+                time(row.thaw_us),
+                format!("{:.1} MiB", row.memory_bytes as f64 / f64::from(1 << 20)),
+            ]);
         }
-        let freezes = self.rows.iter().map(|row| row.freezes).sum();
-        programs.add_row(line("all", freezes, &self.request_to_frozen_us));
+        let freezes: usize = self.rows.iter().map(|row| row.freezes).sum();
+        let [p50, p99, max] = times(&self.request_to_frozen_us);
+        programs.add_row(["all".to_owned(), freezes.to_string(), p50, p99, max]);
         let mut depths = table(&["frames", "bytes", "capture µs", "thaw µs"]);
         for row in &self.depths {
             depths.add_row([
@@ -172,7 +201,7 @@ impl Report {
                 format!("{:.1}", row.thaw_us),
             ]);
         }
-        let mut text = format!("From the request to the frozen program\n{programs}\n\n");
+        let mut text = format!("From the request to the frozen process\n{programs}\n\n");
         // Writing to a string does not fail.
         let _ = writeln!(text, "Freezing and thawing a stack\n{depths}\n");
         for (what, cost) in [("capture", self.capture), ("thaw", self.thaw)] {

@@ -16,6 +16,7 @@ pub(crate) fn engine() -> Result<Engine, Error> {
     let mut config = Config::new();
     config.wasm_threads(true);
     config.shared_memory(true);
+    config.wasm_branch_hinting(true);
     config.memory_init_cow(false);
     config.max_wasm_stack(GUEST_STACK_BYTES);
     // Not used, but it must be the larger.

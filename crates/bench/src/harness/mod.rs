@@ -25,6 +25,7 @@ pub(crate) use layout::layout;
 pub(crate) use machine::Machine;
 pub(crate) use programs::{Program, Skipped, Work, programs, third_party_folder};
 pub(crate) use request::Requester;
+pub(crate) use traffic::Traffic;
 
 use std::thread;
 
@@ -84,6 +85,16 @@ pub(crate) enum Error {
         doing: &'static str,
         /// Why it failed.
         error: std::io::Error,
+    },
+    /// The process VM refuses something.
+    #[error("{program}: {doing}: {reason}")]
+    Process {
+        /// The program.
+        program: &'static str,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        reason: String,
     },
     /// A snapshot cannot be read back.
     #[error("the snapshot cannot be read back: {0}")]

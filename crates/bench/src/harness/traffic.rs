@@ -104,10 +104,20 @@ impl Traffic {
         Some(FIRST_CONNECTION + index)
     }
 
+    /// How many connections are waiting to be accepted.
+    pub fn waiting(&self) -> usize {
+        (CONNECTIONS - self.accepted) as usize
+    }
+
+    /// The connections that were accepted.
+    pub fn connections(&self) -> std::ops::Range<u32> {
+        FIRST_CONNECTION..FIRST_CONNECTION + self.accepted
+    }
+
     /// How many bytes (or connections) are waiting on a descriptor.
     pub fn readable(&self, descriptor: u32) -> usize {
         if descriptor == LISTENER {
-            return (CONNECTIONS - self.accepted) as usize;
+            return self.waiting();
         }
         self.client(descriptor)
             .and_then(|client| {

@@ -41,7 +41,7 @@ struct Extent {
 
 const FULL: Extent = Extent {
     layouts: 5,
-    rounds: 7,
+    rounds: 5,
     kernel_ms: 40.0,
     program_ms: 120.0,
 };
