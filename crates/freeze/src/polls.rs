@@ -34,7 +34,9 @@ impl Unroll {
 impl Default for Unroll {
     fn default() -> Unroll {
         Unroll {
-            steps: vec![(24, 4)],
+            // Measured: tight loops gain most; loops much larger than this lose more by growing
+            // than they gain.
+            steps: vec![(20, 8), (40, 4)],
         }
     }
 }

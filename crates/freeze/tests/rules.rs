@@ -2,17 +2,255 @@
 
 mod common;
 
-use common::{check, steps_of};
-use freeze::{Options, transform};
+use common::{Backend, Bits, Freezable, Process, Progress, Step, check, plain, steps_of};
+use freeze::{Imports, Options, Poll, SiteKind, Slot, transform};
 
+/// Compares plain, unfrozen and frozen runs, at every poll and host call.
 fn check_text(text: &str) -> common::Tally {
     let wasm = wat::parse_str(text).unwrap();
     let artefact = transform(&wasm, &Options::default()).unwrap();
-    check(&wasm, &steps_of(&artefact), 400, 1)
+    let tally = check(&wasm, &steps_of(&artefact), 400, 1);
+    assert!(tally.freezes > 0, "nothing was frozen: {tally:?}");
+    tally
+}
+
+fn run_step(args: Vec<Bits>) -> [Step; 1] {
+    let export = "run".to_owned();
+    [Step { export, args }]
 }
 
 #[test]
 fn nested_loops_freeze_at_every_poll_and_call() {
-    let tally = check_text(include_str!("wat/nested.wat"));
-    assert!(tally.freezes > 20, "{tally:?}");
+    check_text(include_str!("wat/nested.wat"));
+}
+
+#[test]
+fn block_and_loop_parameters_survive() {
+    check_text(include_str!("wat/parameters.wat"));
+}
+
+#[test]
+fn a_switch_is_resumed_in_every_case() {
+    check_text(include_str!("wat/switch.wat"));
+}
+
+#[test]
+fn an_import_called_through_a_table_is_issued_again_with_its_arguments() {
+    let tally = check_text(include_str!("wat/import_in_table.wat"));
+    assert!(tally.calls >= 12, "{tally:?}");
+}
+
+#[test]
+fn the_start_function_runs_once_and_can_be_frozen() {
+    let tally = check_text(include_str!("wat/start.wat"));
+    assert_eq!(tally.calls, 8);
+}
+
+#[test]
+fn vectors_live_across_calls_are_saved() {
+    check_text(include_str!("wat/vectors.wat"));
+}
+
+#[test]
+fn several_memories_and_extended_constants_travel() {
+    check_text(include_str!("wat/memories.wat"));
+}
+
+#[test]
+fn memory_init_reads_passive_segments_after_a_thaw() {
+    check_text(include_str!("wat/passive.wat"));
+}
+
+#[test]
+fn traps_are_the_same_frozen_and_unfrozen() {
+    let wasm = wat::parse_str(include_str!("wat/traps.wat")).unwrap();
+    let artefact = transform(&wasm, &Options::default()).unwrap();
+    for step in steps_of(&artefact) {
+        let seen = plain(&wasm, std::slice::from_ref(&step), Backend::Native).unwrap();
+        assert!(seen.steps[0].is_err(), "{} does not trap", step.export);
+        let tally = check(&wasm, &[step], 400, 1);
+        assert!(tally.freezes >= 10, "{tally:?}");
+    }
+}
+
+#[test]
+fn unreachable_code_is_left_out() {
+    check_text(include_str!("wat/unreachable.wat"));
+}
+
+#[test]
+fn unrolled_loops_with_parameters_and_results_compute_the_same() {
+    check_text(include_str!("wat/unrolled.wat"));
+}
+
+#[test]
+fn mutual_recursion_freezes_at_entries_and_keeps_its_operands() {
+    check_text(include_str!("wat/recursion.wat"));
+}
+
+#[test]
+fn a_deep_stack_is_frozen_and_thawed_whole() {
+    let text = r#"(module
+        (func $deep (export "run") (param i32) (result i64)
+          (if (result i64) (local.get 0)
+            (then (i64.add (i64.extend_i32_u (local.get 0))
+                           (call $deep (i32.sub (local.get 0) (i32.const 1)))))
+            (else (i64.const 7)))))"#;
+    let wasm = wat::parse_str(text).unwrap();
+    let freezable = Freezable::new(&wasm).unwrap();
+    let levels = 4000;
+    let steps = run_step(vec![Bits(Slot::I32, levels as u128)]);
+    let expected = plain(&wasm, &steps, Backend::Native).unwrap();
+    for (from, to) in [
+        (Backend::Native, Backend::Pulley),
+        (Backend::Pulley, Backend::Native),
+    ] {
+        let mut process = Process::start(&freezable, from);
+        process.freeze_at_poll(levels);
+        assert_eq!(process.run(&steps), Progress::Frozen);
+        let snapshot = process.snapshot();
+        let frames = freezable.artefact.sites.frames(&snapshot.frames).unwrap();
+        assert_eq!(frames.len(), levels as usize);
+        let mut process = Process::thaw(&freezable, to, &snapshot);
+        assert_eq!(process.run(&steps), Progress::Finished);
+        common::assert_same(&process.seen(), &expected, "deep");
+    }
+}
+
+#[test]
+fn snapshots_of_the_same_moment_are_equal_on_both_engines() {
+    let wasm = wat::parse_str(include_str!("wat/parameters.wat")).unwrap();
+    let freezable = Freezable::new(&wasm).unwrap();
+    let steps = steps_of(&freezable.artefact);
+    for poll in 1..40 {
+        let [native, pulley] = [Backend::Native, Backend::Pulley].map(|backend| {
+            let mut process = Process::start(&freezable, backend);
+            process.freeze_at_poll(poll);
+            let progress = process.run(&steps);
+            (progress == Progress::Frozen).then(|| process.snapshot())
+        });
+        let (Some(native), Some(pulley)) = (native, pulley) else {
+            assert!(poll > 5, "it has more polls than that");
+            return;
+        };
+        assert_eq!(native.frames, pulley.frames);
+        assert_eq!(native.memories, pulley.memories);
+        assert_eq!(native.globals, pulley.globals);
+    }
+}
+
+#[test]
+fn the_artefact_is_the_same_for_every_kind_of_poll() {
+    let wasm = wat::parse_str(include_str!("wat/recursion.wat")).unwrap();
+    let [atomic, plain, countdown] = [Poll::Atomic, Poll::Plain, Poll::Countdown].map(|poll| {
+        let options = Options {
+            poll,
+            ..Options::default()
+        };
+        let again = transform(&wasm, &options).unwrap();
+        let artefact = transform(&wasm, &options).unwrap();
+        assert_eq!(again.run, artefact.run, "the pass is deterministic");
+        assert_eq!(again.thaw, artefact.thaw);
+        artefact
+    });
+    assert_eq!(atomic.sites, plain.sites);
+    assert_eq!(atomic.sites, countdown.sites);
+    assert_eq!(atomic.id(), plain.id());
+    assert_eq!(atomic.id(), countdown.id());
+    assert_ne!(atomic.run, plain.run);
+}
+
+#[test]
+fn other_modules_and_other_sites_have_other_ids() {
+    let wasm = wat::parse_str(include_str!("wat/nested.wat")).unwrap();
+    let all = transform(&wasm, &Options::default()).unwrap();
+    let none = Options {
+        freezing_imports: Imports::Only(Vec::new()),
+        ..Options::default()
+    };
+    assert_ne!(all.id(), transform(&wasm, &none).unwrap().id());
+    let other = wat::parse_str(include_str!("wat/switch.wat")).unwrap();
+    assert_ne!(
+        all.id(),
+        transform(&other, &Options::default()).unwrap().id()
+    );
+}
+
+#[test]
+fn only_the_imports_that_may_freeze_have_sites() {
+    let wasm = wat::parse_str(include_str!("wat/nested.wat")).unwrap();
+    let hosts = |imports: Imports| {
+        let options = Options {
+            freezing_imports: imports,
+            ..Options::default()
+        };
+        let artefact = transform(&wasm, &options).unwrap();
+        let functions = artefact.sites.functions.iter();
+        let sites = functions.flat_map(|function| &function.sites);
+        sites.filter(|site| site.kind == SiteKind::Host).count()
+    };
+    assert_eq!(hosts(Imports::All), 1);
+    assert_eq!(hosts(Imports::Only(Vec::new())), 0);
+    let emit = ("host".to_owned(), "emit".to_owned());
+    assert_eq!(hosts(Imports::Only(vec![emit])), 1);
+}
+
+#[test]
+fn a_call_through_a_table_reaches_only_functions_of_its_type_in_that_table() {
+    // Of the callers, only `b` can reach a function that loops.
+    let text = r#"(module
+        (type $v (func)) (type $i (func (result i32)))
+        (table $calm 1 funcref) (table $busy 2 funcref)
+        (elem (table $calm) (i32.const 0) func $leaf)
+        (elem (table $busy) (i32.const 0) func $loop $one)
+        (func $leaf) (func $one (result i32) (i32.const 1))
+        (func $loop (loop $l (br $l)))
+        (func (export "a") (call_indirect $calm (type $v) (i32.const 0)))
+        (func (export "b") (call_indirect $busy (type $v) (i32.const 0)))
+        (func (export "c") (drop (call_indirect $busy (type $i) (i32.const 1)))))"#;
+    let artefact = transform(&wat::parse_str(text).unwrap(), &Options::default()).unwrap();
+    let functions = artefact.sites.functions.iter();
+    let instrumented: Vec<u32> = functions.map(|function| function.function).collect();
+    assert_eq!(instrumented, [2, 4], "the loop and `b`");
+}
+
+#[test]
+fn a_loop_polls_only_if_some_turn_could_pass_without() {
+    let heads = |text: &str| {
+        let artefact = transform(&wat::parse_str(text).unwrap(), &Options::default()).unwrap();
+        let functions = artefact.sites.functions.iter();
+        let sites = functions.flat_map(|function| &function.sites);
+        sites.filter(|site| site.kind == SiteKind::Head).count()
+    };
+    let inner = "(loop $m (br_if $m (local.get 1)))";
+    let outer = |body: &str| {
+        heads(&format!(
+            "(module (func (param i32 i32) (loop $l {body} (br_if $l (local.get 0)))))"
+        ))
+    };
+    assert_eq!(outer(""), 1);
+    assert_eq!(outer(inner), 1, "every turn passes the inner loop");
+    let skipping = format!("(if (local.get 1) (then {inner}))");
+    assert_eq!(outer(&skipping), 2, "a turn can skip the inner loop");
+    let both = format!("(if (local.get 1) (then {inner}) (else {inner}))");
+    assert_eq!(outer(&both), 2, "both branches poll");
+    let leaving = format!("(block $b (br_if $b (local.get 1)) {inner})");
+    assert_eq!(outer(&leaving), 2, "a branch leads around the inner loop");
+    let early = format!("(br_if $l (local.get 1)) {inner}");
+    assert_eq!(outer(&early), 2, "a turn can end before the inner loop");
+    assert_eq!(heads("(module (func (loop)))"), 0, "it never repeats");
+}
+
+#[test]
+fn names_are_kept_for_the_traces_of_traps() {
+    let text = r#"(module $story
+        (func $spin (export "run") (loop $l (br_if $l (i32.const 0)) (unreachable))))"#;
+    let wasm = wat::parse_str(text).unwrap();
+    let artefact = transform(&wasm, &Options::default()).unwrap();
+    let named = |wasm: &[u8]| {
+        let needle = b"spin";
+        wasm.windows(needle.len()).filter(|w| w == needle).count()
+    };
+    assert_eq!(named(&artefact.run), 1);
+    assert_eq!(named(&artefact.thaw), 2, "the function and its clone");
 }

@@ -1,0 +1,37 @@
+;; Small loops of every shape: with parameters, with results, left by branches from the middle.
+(module
+  (memory (export "memory") 1)
+  (func $sum (param $n i32) (result i32)
+    (i32.const 0)
+    (loop $l (param i32) (result i32)
+      (i32.add (local.get $n))
+      (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+      (br_if $l (local.get $n))))
+  (func $find (param $n i32) (result i32)
+    (local $i i32)
+    (block $found (result i32)
+      (loop $l (result i32)
+        (drop (br_if $found (local.get $i) (i32.eq (local.get $i) (local.get $n))))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br $l))))
+  (func $two (param $n i32) (result i32 i64)
+    (i32.const 1) (i64.const 1)
+    (loop $l (param i32 i64) (result i32 i64)
+      (i64.mul (i64.const 3))
+      (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+      (if (param i32 i64) (result i32 i64) (local.get $n)
+        (then (br $l)))))
+  (func (export "run") (result i64)
+    (local $n i32) (local $total i64) (local $w i64)
+    (loop $l
+      (call $two (i32.add (local.get $n) (i32.const 1)))
+      (local.set $w)
+      (drop)
+      (local.set $total (i64.add (local.get $total) (local.get $w)))
+      (local.set $total
+        (i64.add
+          (local.get $total)
+          (i64.extend_i32_s
+            (i32.add (call $sum (i32.add (local.get $n) (i32.const 1))) (call $find (local.get $n))))))
+      (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 11))))
+    (local.get $total)))
