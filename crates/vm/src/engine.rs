@@ -123,30 +123,39 @@ fn poll_of(config: &Config) -> freeze::Poll {
     }
 }
 
+/// How code is made, apart from where its memory and stack come from: so that whoever measures
+/// such code can make the same.
+pub fn code_settings(backend: Backend) -> wasmtime::Result<wasmtime::Config> {
+    let mut settings = wasmtime::Config::new();
+    settings.memory_init_cow(false);
+    settings.memory_reservation(RESERVATION_BYTES);
+    settings.memory_reservation_for_growth(0);
+    settings.memory_guard_size(GUARD_BYTES);
+    settings.memory_may_move(false);
+    settings.guard_before_linear_memory(false);
+    settings.cranelift_opt_level(OptLevel::Speed);
+    // The pass marks the ways that only a freeze takes.
+    settings.wasm_branch_hinting(true);
+    match backend {
+        Backend::Native => {
+            settings.wasm_threads(true);
+            settings.shared_memory(true);
+        }
+        Backend::Pulley => {
+            settings.target("pulley64")?;
+            settings.wasm_threads(false);
+        }
+    }
+    Ok(settings)
+}
+
 impl Side {
     fn new(config: &Config, stack: usize) -> wasmtime::Result<Side> {
-        let mut settings = wasmtime::Config::new();
+        let mut settings = code_settings(config.backend)?;
         settings.max_wasm_stack(stack);
         settings.async_stack_size(stack + HOST_STACK_BYTES);
         settings.with_host_memory(Arc::new(Creator));
-        settings.memory_init_cow(false);
-        settings.memory_reservation(RESERVATION_BYTES);
-        settings.memory_reservation_for_growth(0);
-        settings.memory_guard_size(GUARD_BYTES);
-        settings.memory_may_move(false);
-        settings.guard_before_linear_memory(false);
-        settings.cranelift_opt_level(OptLevel::Speed);
         settings.cranelift_nan_canonicalization(config.canonical_nan);
-        match config.backend {
-            Backend::Native => {
-                settings.wasm_threads(true);
-                settings.shared_memory(true);
-            }
-            Backend::Pulley => {
-                settings.target("pulley64")?;
-                settings.wasm_threads(false);
-            }
-        }
         let engine = wasmtime::Engine::new(&settings)?;
         let linker = Interface::linker(&engine)?;
         let flags = match poll_of(config) {

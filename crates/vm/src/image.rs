@@ -94,16 +94,7 @@ impl Engine {
     /// compiled by a background thread.
     pub fn load(&self, wasm: &[u8]) -> Result<Arc<Image>, LoadError> {
         let start = Instant::now();
-        let freezing = FREEZING
-            .iter()
-            .map(|name| (MODULE.to_owned(), (*name).to_owned()));
-        let options = freeze::Options {
-            poll: self.poll(),
-            freezing_imports: freeze::Imports::Only(freezing.collect()),
-            stack_bytes: FRAMES_STACK_BYTES,
-            ..freeze::Options::default()
-        };
-        let artefact = freeze::transform(wasm, &options)?;
+        let artefact = freeze::transform(wasm, &pass_options(self.poll()))?;
         let pass = start.elapsed();
         check_imports(&artefact.interface)?;
         let entry = find_entry(&artefact.interface)?;
@@ -135,6 +126,19 @@ impl Engine {
         image.initial_globals = machine::initial_globals(&image).map_err(failed)?;
         image.compile_thaw()?;
         Ok(Arc::new(image))
+    }
+}
+
+/// What the pass is asked for.
+pub fn pass_options(poll: freeze::Poll) -> freeze::Options {
+    let freezing = FREEZING
+        .iter()
+        .map(|name| (MODULE.to_owned(), (*name).to_owned()));
+    freeze::Options {
+        poll,
+        freezing_imports: freeze::Imports::Only(freezing.collect()),
+        stack_bytes: FRAMES_STACK_BYTES,
+        ..freeze::Options::default()
     }
 }
 

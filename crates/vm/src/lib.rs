@@ -36,9 +36,9 @@ mod spec;
 
 pub use account::{Accounts, Meter};
 pub use control::Control;
-pub use engine::{Backend, Config, Engine, EngineError, Polls};
+pub use engine::{Backend, Config, Engine, EngineError, Polls, code_settings};
 pub use files::{FilesError, TreeBuilder, read_file};
-pub use image::{Image, LoadError};
+pub use image::{Image, LoadError, pass_options};
 pub use kernel::{KernelError, TreeError};
 pub use process::{Outcome, Process, SnapshotError, Trap};
 pub use snapshot::ThawError;

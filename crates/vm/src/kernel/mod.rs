@@ -21,6 +21,9 @@ mod sockets;
 mod transfer;
 mod waiting;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use descriptors::newborn;
 pub use files::TreeError;
 pub(crate) use link::{Context, ExitStatus, FREEZING, Interface, Killed, MODULE};

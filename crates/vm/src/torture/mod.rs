@@ -333,7 +333,8 @@ impl Dice {
         let calls = distance(like.host_calls);
         match self.below(3) {
             0 => (polls, u64::MAX),
-            1 => (0, calls),
+            // Most likely in a call; but a program that makes no more of them is frozen too.
+            1 => (polls.saturating_mul(8), calls),
             _ => (polls, calls),
         }
     }

@@ -7,7 +7,7 @@ use super::super::abi::{
     Call, DIRENT_BYTES, Errno, LOOKUP_SYMLINK_FOLLOW, fdflags, fstflags, oflags, rights,
 };
 use super::super::guest::{Guest, Record};
-use super::cookie_of;
+use super::tree::cookie_of;
 use wire::snapshot::{Descriptor, InodeKind, Target};
 
 /// Opening a file for writing is told by any of these rights.
@@ -61,6 +61,10 @@ impl Kernel {
         let number = self.free_descriptor()?;
         let now = self.now_ns();
         let path = guest.bytes(open.path, open.path_length)?;
+        // As on Linux: whatever is there, it is not a file to be made.
+        if create && path.ends_with(b"/") && !self.tree.lookup_new(base, path)?.name.is_empty() {
+            return Err(Errno::ISDIR);
+        }
         let place = self
             .tree
             .lookup(base, path, follow && !(create && exclusive))?;
@@ -387,17 +391,10 @@ impl Kernel {
             (COOKIE_PARENT, self.tree.parent(directory)?, b".."),
         ];
         let named = self.tree.directory(directory)?;
-        let mut by_inode: Vec<(u64, &[u8])> = named
-            .iter()
-            .map(|(name, inode)| (*inode, name.as_slice()))
-            .collect();
-        by_inode.sort_unstable();
-        let (mut last, mut twin) = (0, 0);
-        for (inode, name) in by_inode {
-            twin = if inode == last { twin + 1 } else { 0 };
-            last = inode;
-            entries.push((cookie_of(inode, twin), inode, name));
+        for (name, inode) in named {
+            entries.push((cookie_of(*inode, name), *inode, name));
         }
+        entries.sort_unstable();
         let target = guest.bytes_mut(buffer, length)?;
         let mut used = 0;
         for (next, inode, name) in entries.into_iter().filter(|entry| entry.0 > cookie) {

@@ -12,4 +12,4 @@ mod tree;
 
 pub(super) use calls::Open;
 pub use tree::TreeError;
-pub(crate) use tree::{ROOT, Tree, cookie_of};
+pub(crate) use tree::{ROOT, Tree};

@@ -2,7 +2,7 @@
 
 use super::super::abi::{Call, Errno};
 use super::path::Place;
-use super::tree::{ROOT, Tree, name_cost};
+use super::tree::{Tree, name_cost};
 use std::collections::BTreeMap;
 use wire::snapshot::InodeKind;
 
@@ -76,7 +76,7 @@ impl Tree {
     }
 
     pub(super) fn make_directory(&mut self, base: u64, path: &[u8], now: u64) -> Call {
-        let place = self.lookup(base, path, false)?;
+        let place = self.lookup_new(base, path)?;
         let node = InodeKind::Directory {
             entries: BTreeMap::new(),
             parent: place.directory,
@@ -94,7 +94,7 @@ impl Tree {
         if target.contains(&0) {
             return Err(Errno::INVAL);
         }
-        let place = self.lookup(base, path, false)?;
+        let place = self.lookup_new(base, path)?;
         if place.slash {
             return Err(place.inode.map_or(Errno::NOENT, |_| Errno::EXIST));
         }
@@ -104,18 +104,18 @@ impl Tree {
 
     /// A second name for an inode that is not a directory.
     pub(super) fn link(&mut self, inode: u64, base: u64, path: &[u8], now: u64) -> Call {
-        if self.is_directory(inode) {
-            return Err(Errno::PERM);
-        }
-        if self.inode(inode)?.links >= MAX_LINKS {
-            return Err(Errno::MLINK);
-        }
-        let place = self.lookup(base, path, false)?;
+        let place = self.lookup_new(base, path)?;
         if place.inode.is_some() {
             return Err(Errno::EXIST);
         }
         if place.slash {
             return Err(Errno::NOENT);
+        }
+        if self.is_directory(inode) {
+            return Err(Errno::PERM);
+        }
+        if self.inode(inode)?.links >= MAX_LINKS {
+            return Err(Errno::MLINK);
         }
         self.name(place.directory, place.name, inode, now)
     }
@@ -123,7 +123,7 @@ impl Tree {
     /// Removes the name of a file or link; gives the inode, which the caller forgets unless it
     /// is open.
     pub(super) fn unlink(&mut self, base: u64, path: &[u8], now: u64) -> Call<u64> {
-        let place = self.lookup(base, path, false)?;
+        let place = self.lookup_entry(base, path)?;
         if self.is_directory(place.existing()?) {
             return Err(Errno::ISDIR);
         }
@@ -132,13 +132,15 @@ impl Tree {
 
     /// Removes an empty directory; gives its inode like [`Tree::unlink`].
     pub(super) fn remove_directory(&mut self, base: u64, path: &[u8], now: u64) -> Call<u64> {
-        let place = self.lookup(base, path, false)?;
+        let place = self.lookup_entry(base, path)?;
         let inode = place.existing()?;
         if place.name.is_empty() {
-            return Err(if inode == ROOT {
-                Errno::BUSY
-            } else {
-                Errno::INVAL
+            let last = path
+                .split(|byte| *byte == b'/')
+                .rfind(|part| !part.is_empty());
+            return Err(match last {
+                Some(b"..") => Errno::NOTEMPTY,
+                _ => Errno::INVAL,
             });
         }
         if !self.directory(inode)?.is_empty() {
@@ -154,23 +156,26 @@ impl Tree {
         to: (u64, &[u8]),
         now: u64,
     ) -> Call<Option<u64>> {
-        let from = self.lookup(from.0, from.1, false)?;
-        let to = self.lookup(to.0, to.1, false)?;
-        let inode = from.existing()?;
+        let from = self.lookup_new(from.0, from.1)?;
+        let to = self.lookup_new(to.0, to.1)?;
         if from.name.is_empty() || to.name.is_empty() {
             return Err(Errno::BUSY);
         }
+        let inode = from.existing()?;
         if self.inode(to.directory)?.links == 0 {
             return Err(Errno::NOENT);
         }
         let directory = self.is_directory(inode);
-        if to.slash && !directory {
+        if (from.slash || to.slash) && !directory {
             return Err(Errno::NOTDIR);
         }
         if directory && self.contains(inode, to.directory)? {
             return Err(Errno::INVAL);
         }
         if let Some(replaced) = to.inode {
+            if self.is_directory(replaced) && self.contains(replaced, from.directory)? {
+                return Err(Errno::NOTEMPTY);
+            }
             if replaced == inode {
                 return Ok(None);
             }

@@ -46,6 +46,29 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {
 }
 
 impl Tree {
+    /// Resolves the path of something to be made. A slash at its end is noted, but does not ask
+    /// for what is there to be a directory: whatever it is, it is in the way.
+    pub(super) fn lookup_new(&self, base: u64, path: &[u8]) -> Call<Place> {
+        let end = path.iter().rposition(|byte| *byte != b'/');
+        match end.and_then(|last| path.get(..=last)) {
+            Some(bare) if bare.len() < path.len() => Ok(Place {
+                slash: true,
+                ..self.lookup(base, bare, false)?
+            }),
+            _ => self.lookup(base, path, false),
+        }
+    }
+
+    /// Resolves the path of an entry to be removed or renamed: a link at its end is never followed,
+    /// not even for a slash behind it.
+    pub(super) fn lookup_entry(&self, base: u64, path: &[u8]) -> Call<Place> {
+        let place = self.lookup_new(base, path)?;
+        match place.inode {
+            Some(inode) if place.slash && !self.is_directory(inode) => Err(Errno::NOTDIR),
+            _ => Ok(place),
+        }
+    }
+
     /// Resolves `path` from the directory `base`. With `follow` a symbolic link at the end is
     /// followed; in the middle it always is.
     pub(super) fn lookup(&self, base: u64, path: &[u8], follow: bool) -> Call<Place> {

@@ -74,10 +74,13 @@ pub(crate) struct Tree {
     limit: u64,
 }
 
-/// Key by which the entries of a directory are ordered when they are listed: stable while other
-/// entries come and go. `twin` tells hard links of one inode in one directory apart.
-pub(crate) fn cookie_of(inode: u64, twin: u64) -> u64 {
-    (inode << 16) + twin.min(0xffff)
+/// Key by which the entries of a directory are ordered when they are listed: it does not change
+/// while other entries come and go. The name only tells hard links in one directory apart.
+pub(super) fn cookie_of(inode: u64, name: &[u8]) -> u64 {
+    let hash = name.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    (inode << 16) + u64::from(hash >> 16 ^ hash & 0xffff)
 }
 
 pub(super) fn name_cost(name: &[u8]) -> u64 {
@@ -301,13 +304,13 @@ impl Tree {
 
     /// Bytes in use, by the tree's own account.
     #[cfg(test)]
-    pub(super) fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.used
     }
 
     /// The tree's account, taken anew.
     #[cfg(test)]
-    pub(super) fn recount(&self) -> u64 {
+    pub(crate) fn recount(&self) -> u64 {
         let costs = self.inodes.values().map(|inode| content_cost(&inode.node));
         costs.sum()
     }
