@@ -1,6 +1,8 @@
 //! What a frame costs, at capture and at thaw.
 
-use crate::harness::{End, Error, Freezable, Instance, Observer, Work, engine, engine_error};
+use crate::harness::{
+    End, Error, Freezable, Instance, Observer, Work, engine_error, freezable_engine,
+};
 use crate::progress::Progress;
 use crate::stats::{Line, fit_line, median};
 use std::time::Instant;
@@ -45,7 +47,7 @@ pub(super) struct Depths {
 
 /// Freezes and thaws at every depth, so many times.
 pub(super) fn measure(repeats: usize, progress: &Progress) -> Result<Depths, Error> {
-    let engine = engine()?;
+    let engine = freezable_engine()?;
     let wasm = wat::parse_str(RECURSION)
         .map_err(|error| engine_error("the recursion")(wasmtime::format_err!("{error}")))?;
     let freezable = Freezable::new(&engine, "recursion", &wasm)?;

@@ -1,23 +1,27 @@
 //! Modules compiled to machine code: one in plain Wasmtime, and its freezable form.
 
-use super::host::{self, Host};
+use super::host::{self, Host, PAUSE};
 use super::{Error, GUEST_STACK_BYTES, engine_error};
 use freeze::{Artefact, interface};
 use std::sync::Arc;
 use wasmtime::{Config, Engine, Linker, MemoryType, Module, SharedMemory, Store};
 
-/// The engine that all forms of a program share.
-///
-/// It is Wasmtime as it comes, but for three settings: a flag memory that threads share needs the
-/// threads proposal; initial memory contents are copied and not mapped, because the freezable form
-/// gets them copied too, so that both find the same pages present; and the stack is large, because
-/// the depth bench goes deep.
-pub(crate) fn engine() -> Result<Engine, Error> {
+/// Wasmtime as it comes, for the module as given. Two settings only: initial memory contents are
+/// copied and not mapped, because the freezable form gets them copied too, so that both find the
+/// same pages present; and the stack is large, because the depth bench goes deep.
+pub(crate) fn plain_engine() -> Result<Engine, Error> {
     let mut config = Config::new();
-    config.wasm_threads(true);
-    config.shared_memory(true);
-    config.wasm_branch_hinting(true);
     config.memory_init_cow(false);
+    started(config)
+}
+
+/// The engine for the freezable form: it makes the code that the process VM makes.
+pub(crate) fn freezable_engine() -> Result<Engine, Error> {
+    let config = vm::code_settings(vm::Backend::Native);
+    started(config.map_err(engine_error("starting the engine"))?)
+}
+
+fn started(mut config: Config) -> Result<Engine, Error> {
     config.max_wasm_stack(GUEST_STACK_BYTES);
     // Not used, but it must be the larger.
     config.async_stack_size(GUEST_STACK_BYTES + (1 << 20));
@@ -78,7 +82,11 @@ pub(crate) struct Freezable {
 impl Freezable {
     /// Applies the pass as the process VM does, and compiles both modules.
     pub fn new(engine: &Engine, program: &str, wasm: &[u8]) -> Result<Freezable, Error> {
-        let artefact = freeze::transform(wasm, &freeze::Options::default());
+        let mut options = vm::pass_options(freeze::Poll::Atomic);
+        if let freeze::Imports::Only(freezing) = &mut options.freezing_imports {
+            freezing.push(PAUSE.map(str::to_owned).into());
+        }
+        let artefact = freeze::transform(wasm, &options);
         let artefact = Arc::new(artefact.map_err(|error| Error::Pass {
             program: program.to_owned(),
             error,

@@ -25,6 +25,9 @@ const EVENT_BYTES: u32 = 32;
 const READ_TAG: u8 = 1;
 const WRITE_TAG: u8 = 2;
 
+/// Module and name of the only call that freezes.
+pub(crate) const PAUSE: [&str; 2] = ["bench", "pause"];
+
 /// The guest left through `proc_exit`.
 #[derive(Debug, thiserror::Error)]
 #[error("exit code {0}")]
@@ -155,7 +158,7 @@ pub(crate) fn linker(engine: &Engine, module: &Module) -> Result<Linker<Host>, w
     process(&mut linker)?;
     descriptors(&mut linker)?;
     sockets(&mut linker)?;
-    linker.func_wrap("bench", "pause", |mut caller: Caller<'_, Host>| {
+    linker.func_wrap(PAUSE[0], PAUSE[1], |mut caller: Caller<'_, Host>| {
         let frozen = caller.data().frozen;
         let observer = &mut caller.data_mut().observer;
         observer.called = Some(Instant::now());

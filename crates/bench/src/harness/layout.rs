@@ -193,14 +193,14 @@ impl Reencode for Placement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Compiled, End, Instance, engine, programs};
+    use super::super::{Compiled, End, Instance, plain_engine, programs};
     use super::*;
 
     #[test]
     fn every_layout_is_another_module_that_computes_the_same() {
         let (programs, _) = programs(None);
         let fib = programs.iter().find(|p| p.name == "fib").unwrap();
-        let engine = engine().unwrap();
+        let engine = plain_engine().unwrap();
         let mut layouts = Vec::new();
         let mut outcomes = Vec::new();
         for seed in 0..4 {

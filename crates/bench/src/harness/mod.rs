@@ -18,7 +18,7 @@ mod programs;
 mod request;
 mod traffic;
 
-pub(crate) use compiled::{Compiled, Freezable, engine};
+pub(crate) use compiled::{Compiled, Freezable, freezable_engine, plain_engine};
 pub(crate) use host::Observer;
 pub(crate) use instance::{End, Instance, Outcome};
 pub(crate) use layout::layout;

@@ -60,7 +60,7 @@ impl<'a> Measure<'a> {
             work,
             plain,
             freezable,
-            requester: Requester::new(plain.module.engine(), &freezable.flag)?,
+            requester: Requester::new(freezable.run.module.engine(), &freezable.flag)?,
             expected,
         })
     }
@@ -183,7 +183,7 @@ pub(super) fn size(program: &Program, plain: &Compiled, target_ms: f64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::{engine, programs, with_stack};
+    use crate::harness::{freezable_engine, plain_engine, programs, with_stack};
 
     #[test]
     fn the_rest_is_compared_with_what_the_plain_module_had_left() {
@@ -202,10 +202,9 @@ mod tests {
     fn every_kernel_gives_the_same_plain_freezable_and_frozen_once() {
         let (programs, _) = programs(None);
         with_stack(|| {
-            let engine = engine()?;
             let kernels: Vec<_> = programs.iter().filter(|program| program.kernel).collect();
-            let plain = Compiled::plain(&engine, "kernels", &kernels[0].wasm)?;
-            let freezable = Freezable::new(&engine, "kernels", &kernels[0].wasm)?;
+            let plain = Compiled::plain(&plain_engine()?, "kernels", &kernels[0].wasm)?;
+            let freezable = Freezable::new(&freezable_engine()?, "kernels", &kernels[0].wasm)?;
             for program in kernels {
                 let size = size(program, &plain, 10.0)?;
                 let work = program.work.at(size);
@@ -224,9 +223,8 @@ mod tests {
         let (programs, _) = programs(None);
         let accounts = programs.iter().find(|p| p.name == "accounts").unwrap();
         with_stack(|| {
-            let engine = engine()?;
-            let plain = Compiled::plain(&engine, "accounts", &accounts.wasm)?;
-            let freezable = Freezable::new(&engine, "accounts", &accounts.wasm)?;
+            let plain = Compiled::plain(&plain_engine()?, "accounts", &accounts.wasm)?;
+            let freezable = Freezable::new(&freezable_engine()?, "accounts", &accounts.wasm)?;
             let work = accounts.work.at(4000);
             let mut measure = Measure::new("accounts", &work, &plain, &freezable)?;
             let answers = measure.expected.answers.clone().unwrap();

@@ -17,6 +17,10 @@
 //!   demo measure that.
 //! * `noise`: the second plain run over the first. What differs from 1 there is the machine's doing.
 //!
+//! The plain module runs in Wasmtime with its own settings, the freezable one is made and compiled
+//! as the process VM does it; both have one small host that never waits, so that no more than the
+//! code differs.
+//!
 //! Every run of a program must give the same result and output, or there are no figures.
 
 mod measure;
@@ -98,15 +102,15 @@ fn measure_module(
     extent: &Extent,
     progress: &Progress,
 ) -> Result<Vec<Row>, Error> {
-    let engine = harness::engine()?;
+    let (plain_engine, freezable_engine) = (harness::plain_engine()?, harness::freezable_engine()?);
     let mut sizes = vec![None; programs.len()];
     let mut figures: Vec<Vec<Figures>> = programs.iter().map(|_| Vec::new()).collect();
     for seed in 0..extent.layouts {
         let Some(first) = programs.first() else { break };
         progress.say(format!("{}: compiling layout {}", first.name, seed + 1));
         let wasm = harness::layout(first.name, &first.wasm, seed)?;
-        let plain = Compiled::plain(&engine, first.name, &wasm)?;
-        let freezable = Freezable::new(&engine, first.name, &wasm)?;
+        let plain = Compiled::plain(&plain_engine, first.name, &wasm)?;
+        let freezable = Freezable::new(&freezable_engine, first.name, &wasm)?;
         for (index, program) in programs.iter().enumerate() {
             progress.say(format!("{}: layout {}", program.name, seed + 1));
             let target = if program.kernel {
