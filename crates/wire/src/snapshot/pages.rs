@@ -80,6 +80,9 @@ impl PageMap {
     }
 }
 
+/// A page of nothing. Comparing with it is many times as fast as looking at each byte.
+const ZERO: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
 impl Memory {
     /// Classifies the pages of `bytes` (a whole memory) against the image's initial content, which
     /// may be shorter: what it lacks is zero.
@@ -88,7 +91,6 @@ impl Memory {
             wasm_pages: (bytes.len() / 65536) as u64,
             ..Memory::default()
         };
-        const ZERO: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
         for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
             let start = index * PAGE_BYTES;
             let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
@@ -141,7 +143,7 @@ impl Memory {
                 PageKind::Zero => {
                     // Untouched pages stay untouched: writing them would make them resident.
                     for page in part.chunks_exact_mut(PAGE_BYTES) {
-                        if page.iter().any(|byte| *byte != 0) {
+                        if *page != ZERO {
                             page.fill(0);
                         }
                     }
