@@ -1,5 +1,6 @@
 //! What a program is started with.
 
+use crate::files::TreeBuilder;
 use crate::image::Image;
 use crate::kernel::newborn;
 use std::collections::BTreeMap;
@@ -62,7 +63,10 @@ impl Spec {
             args: self.args.clone(),
             env: self.environment(),
             descriptors,
-            files: self.files.clone(),
+            files: match self.files.inodes.is_empty() {
+                true => TreeBuilder::new(0).build(),
+                false => self.files.clone(),
+            },
             listeners: self
                 .listeners
                 .iter()

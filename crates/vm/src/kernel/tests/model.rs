@@ -187,7 +187,7 @@ fn unlink(path: &Path) -> io::Result<()> {
 
 #[test]
 fn the_tree_does_what_the_machine_s_own_file_system_does() {
-    for seed in 0..200 {
+    for seed in 0..60 {
         let name = format!("limosa-model-{}-{seed}", std::process::id());
         let root = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&root);
