@@ -56,6 +56,8 @@ pub(crate) struct Block {
     pub open: usize,
     pub els: Option<usize>,
     pub end: usize,
+    /// Whether any branch leads to it. A loop that is never repeated is taken for a block.
+    pub repeats: bool,
     /// Number of loops around it.
     pub loops_around: u32,
     /// The poll at its head, if it is a loop that has one.
@@ -177,6 +179,7 @@ fn new_block(kind: BlockKind, signature: BlockType, open: usize) -> Block {
         open,
         els: None,
         end: open,
+        repeats: false,
         loops_around: 0,
         head: None,
         copies: 1,
@@ -272,10 +275,16 @@ impl<'m, 'a> Reader<'m, 'a> {
                 self.body.items.push(Item::Else(block));
             }
             Operator::End => {
-                if let Some(block) = self.open.pop() {
-                    self.body.blocks[block].end = self.body.items.len();
-                    self.loops -= u32::from(self.body.blocks[block].kind == BlockKind::Loop);
-                    self.body.items.push(Item::End(block));
+                if let Some(id) = self.open.pop() {
+                    let block = &mut self.body.blocks[id];
+                    block.end = self.body.items.len();
+                    if block.kind == BlockKind::Loop {
+                        self.loops -= 1;
+                        if !block.repeats {
+                            block.kind = BlockKind::Block;
+                        }
+                    }
+                    self.body.items.push(Item::End(id));
                 }
             }
             Operator::Call { function_index } if self.calls.may_freeze(function_index) => {
@@ -295,21 +304,44 @@ impl<'m, 'a> Reader<'m, 'a> {
                 let results = signature.results().to_vec();
                 self.call(operator.clone(), SiteKind::Call, params, results, false);
             }
-            _ => self.body.items.push(Item::Plain(operator.clone())),
+            _ => {
+                self.branches(&operator);
+                self.body.items.push(Item::Plain(operator.clone()));
+            }
         }
         self.validator.op(offset, &operator)
     }
 
-    /// Whether an operator is in code that can never be reached, and so is left out.
+    /// Notes the loops that an operator may lead back to.
+    fn branches(&mut self, operator: &Operator<'a>) {
+        let (open, blocks) = (&self.open, &mut self.body.blocks);
+        let mut branch = |depth: u32| {
+            if let Some(target) = open.len().checked_sub(1 + depth as usize) {
+                blocks[open[target]].repeats = true;
+            }
+        };
+        match operator {
+            Operator::Br { relative_depth } | Operator::BrIf { relative_depth } => {
+                branch(*relative_depth);
+            }
+            Operator::BrTable { targets } => {
+                branch(targets.default());
+                targets.targets().flatten().for_each(branch);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether an operator is in code that can never be reached, and so is left out. The validator
+    /// takes a block that opens in such code for reachable again, so they are counted here.
     fn skipped(&mut self, operator: &Operator<'a>) -> bool {
         let frame = self.validator.get_control_frame(0);
-        if !frame.is_some_and(|frame| frame.unreachable) {
-            return false;
-        }
+        let ends = frame.is_some_and(|frame| frame.unreachable);
         match operator {
             Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
-                self.unreachable += 1;
-                true
+                let skipped = ends || self.unreachable > 0;
+                self.unreachable += usize::from(skipped);
+                skipped
             }
             Operator::Else => self.unreachable > 0,
             Operator::End => {
@@ -317,7 +349,7 @@ impl<'m, 'a> Reader<'m, 'a> {
                 self.unreachable -= usize::from(skipped);
                 skipped
             }
-            _ => true,
+            _ => ends || self.unreachable > 0,
         }
     }
 

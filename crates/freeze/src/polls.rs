@@ -79,7 +79,7 @@ struct Open {
 }
 
 /// Whether every way from the head of a loop back to it passes a poll, so that it needs none of its
-/// own. `polls` tells it of the loops inside. A loop that is never repeated needs none either.
+/// own. `polls` tells it of the loops inside.
 fn every_turn_polls(body: &Body<'_>, id: BlockId, polls: &[bool]) -> bool {
     let mut open: Vec<Open> = Vec::new();
     // Whether every way to here has polled since the head; true where no way leads.

@@ -15,22 +15,11 @@ fn seeds(usual: u64) -> impl Iterator<Item = u64> {
     (0..count).map(move |round| first.wrapping_add(round))
 }
 
-/// Tells the seed when a test fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the seed was {}", self.0);
-        }
-    }
-}
-
 #[test]
 fn generated_modules_do_the_same_frozen_and_unfrozen() {
     let (mut freezes, mut polls) = (0, 0);
     for seed in seeds(150) {
-        let _seed = Seed(seed);
+        let _seed = common::Seed(seed);
         let wasm = generate::module(seed);
         let artefact = transform(&wasm, &Options::default()).expect("it can be transformed");
         let tally = check(&wasm, &steps_of(&artefact), 25, seed);

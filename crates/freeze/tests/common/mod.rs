@@ -16,6 +16,17 @@ use wasmtime::{
     Store, Trap, Val,
 };
 
+/// Tells the seed when a test fails.
+pub struct Seed(pub u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the seed was {}", self.0);
+        }
+    }
+}
+
 /// The engines that everything must run on alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
