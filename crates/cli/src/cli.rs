@@ -50,10 +50,11 @@ pub struct Cli {
         hide_env_values = true,
         value_name = "DIR"
     )]
+    #[arg(help_heading = "Options of every command")]
     pub state: Option<PathBuf>,
 
     /// Print JSON, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub json: bool,
 
     /// What to do.
@@ -61,46 +62,27 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands, in the order of the help.
+/// The commands, in the order of the help. Their help stands at their arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a program: here in the foreground, or with -d as a process of a node
     Run(run::Run),
-    /// List processes
     Ps(process::Ps),
-    /// Tell everything about a process
     Inspect(process::Inspect),
-    /// Print what a process wrote
     Logs(process::Logs),
-    /// Wait until processes have ended, and print their exit codes
     Wait(process::Wait),
-    /// End processes: no new clients, then wait for those there are, then kill
     Stop(process::Stop),
-    /// End processes at once
     Kill(process::Kill),
-    /// Forget ended processes
     Rm(process::Rm),
-    /// Move a process to another node; its connections stay open
     Migrate(state::Migrate),
-    /// Write a running process to a file
     Checkpoint(state::Checkpoint),
-    /// Continue a process from a checkpoint file
     Restore(state::Restore),
-    /// Start a node on this machine
     Up(node::Up),
-    /// Start a node on this machine that joins the fleet of another
     Join(node::Join),
-    /// Stop the node on this machine, with its processes
     Down(node::Down),
-    /// List the nodes of the fleet
     Nodes(node::Nodes),
-    /// Print the ticket with which another machine joins this fleet
     Ticket(node::PrintTicket),
-    /// Watch a server move between three nodes while clients check its every answer
     Demo(demo::Demo),
-    /// Measure a promise of the specification
     Bench(bench::Bench),
-    /// Print a completion script for a shell
     Completion(completion::Completion),
 }
 

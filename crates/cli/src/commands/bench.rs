@@ -4,7 +4,9 @@ use super::Context;
 use clap::Args;
 use std::process::ExitCode;
 
-/// Measures a promise of the specification. Without a name, tells which there are.
+/// Measure a promise of the specification
+///
+/// Without a name, tells which there are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -8,6 +8,8 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Watch a server move between three nodes while clients check its every answer
+///
 /// Starts three nodes on this machine, runs a small bank on one of them, and moves it from node to
 /// node while clients transfer money over connections that they never reopen. Every answer is
 /// checked, and all answers are held against each other at the end. Nothing is left behind.

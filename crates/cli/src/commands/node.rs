@@ -7,6 +7,7 @@ use crate::progress::during;
 use crate::signals::asked_to_end;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,13 +18,15 @@ use wire::ticket::Ticket;
 /// What a node that was told to end may take for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Starts a node on this machine. The first node of a fleet prints a ticket with which others join.
+/// Start a node on this machine
+///
+/// The first node of a fleet prints a ticket with which others join.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   limosa up                                  in the foreground, until Ctrl-C
   limosa up -d                               in the background, until `limosa down`
-  limosa up --listen-link 192.0.2.7:7700     for other machines to join
+  limosa up --listen-link 192.0.2.7:7420     for other machines to join
 
 A node that has been in a fleet before comes back to it.")]
 pub struct Up {
@@ -31,12 +34,13 @@ pub struct Up {
     node: NodeArgs,
 }
 
-/// Starts a node on this machine that joins the fleet of another.
+/// Start a node on this machine that joins the fleet of another
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  limosa join limosa-mfrgg... -d
-  limosa --state /tmp/two join limosa-mfrgg... --name two    a second node on one machine
+  limosa join limosa-mfrgg... -d --listen-link 192.0.2.8:7420
+  limosa --state /tmp/two join limosa-mfrgg... --name two --listen-link 127.0.0.1:0
+                                             a second node on one machine
 
 Whoever has the ticket can join: treat it as a password. `limosa ticket` prints it again.")]
 pub struct Join {
@@ -54,7 +58,7 @@ struct NodeArgs {
     /// A name for people [default: the machine's name]
     #[arg(long)]
     name: Option<String>,
-    /// Where other nodes reach this one; for nodes on other machines, name an address they can reach
+    /// Where other nodes reach this one; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = daemon::DEFAULT_LISTEN)]
     listen_link: String,
     /// This process is the one in the background.
@@ -131,7 +135,12 @@ impl NodeArgs {
         if self.ephemeral {
             let _ = std::fs::remove_dir_all(&state);
         }
-        ran.map_err(Failure::new)?;
+        ran.map_err(|error| match error {
+            daemon::RunError::Listen { .. } => {
+                Failure::new(format!("{error}; choose another place with --listen-link"))
+            }
+            error => Failure::new(error),
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -188,7 +197,13 @@ impl NodeArgs {
              ticket when it does."
                 .to_owned()
         } else {
-            format!("Another node joins with:\n\n  limosa join {ticket}")
+            let only = match address.parse::<SocketAddr>() {
+                Ok(address) if address.ip().is_loopback() => {
+                    " of this machine (for others, listen where they can reach it: --listen-link)"
+                }
+                _ => "",
+            };
+            format!("Another node{only} joins with:\n\n  limosa join {ticket}")
         };
         format!("node {name} ({short}) is up; its links listen on {address}\n\n{join}\n\n{end}")
     }
@@ -237,7 +252,7 @@ fn log_to_stderr() {
         .try_init();
 }
 
-/// Stops the node on this machine. Processes that it runs end with it.
+/// Stop the node on this machine, with its processes
 #[derive(Debug, Args)]
 pub struct Down {}
 
@@ -262,7 +277,9 @@ impl Down {
     }
 }
 
-/// Lists the nodes of the fleet, as this machine's node sees them.
+/// List the nodes of the fleet
+///
+/// As this machine's node sees them.
 #[derive(Debug, Args)]
 pub struct Nodes {}
 
@@ -308,7 +325,9 @@ impl Nodes {
     }
 }
 
-/// Prints the ticket with which another machine joins this fleet. Treat it as a password.
+/// Print the ticket with which another machine joins this fleet
+///
+/// Whoever has it can join: treat it as a password.
 #[derive(Debug, Args)]
 pub struct PrintTicket {}
 

@@ -12,7 +12,9 @@ use std::future::Future;
 use std::io::Write;
 use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
 
-/// Lists the processes of the whole fleet.
+/// List processes
+///
+/// Of the whole fleet; those that have ended stay listed at their last node until they are removed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -49,15 +51,18 @@ impl Ps {
             return output::json(&processes);
         }
         let row = |process: &ProcessInfo| {
+            // Of a process that is lost with its node, nobody knows.
+            let lost = process.state == ProcessState::Lost;
+            let known = |text: String| if lost { "-".to_owned() } else { text };
             vec![
                 process.id.to_string(),
                 process.name.clone(),
                 process.node_name.clone(),
                 state(process),
-                output::age(process.age_seconds),
-                output::bytes(process.memory_bytes),
-                process.moves.to_string(),
-                process.connections.to_string(),
+                known(output::age(process.age_seconds)),
+                known(output::bytes(process.memory_bytes)),
+                known(process.moves.to_string()),
+                known(process.connections.to_string()),
                 listeners(&process.listeners).join(", "),
             ]
         };
@@ -92,7 +97,7 @@ fn listeners(listeners: &[ListenerInfo]) -> Vec<String> {
     listeners.iter().map(text).collect()
 }
 
-/// Tells everything about a process.
+/// Tell everything about a process
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// Name, id, or the first digits of the id
@@ -145,7 +150,9 @@ fn describe(process: &ProcessInfo) -> String {
     text
 }
 
-/// Prints what a process wrote to standard output and error, each to its own.
+/// Print what a process wrote
+///
+/// Standard output and standard error, each to its own.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -223,7 +230,7 @@ where
     first.map_or(Ok(()), |code| Err(Failure::quiet(code)))
 }
 
-/// Waits until processes have ended, and prints the exit code of each.
+/// Wait until processes have ended, and print their exit codes
 #[derive(Debug, Args)]
 pub struct Wait {
     /// Names, ids, or the first digits of ids
@@ -245,7 +252,7 @@ impl Wait {
     }
 }
 
-/// Ends processes: closes their listeners, waits for open connections, then kills.
+/// End processes: no new clients, then wait for those there are, then kill
 #[derive(Debug, Args)]
 pub struct Stop {
     /// Names, ids, or the first digits of ids
@@ -270,7 +277,7 @@ impl Stop {
     }
 }
 
-/// Ends processes at once.
+/// End processes at once
 #[derive(Debug, Args)]
 pub struct Kill {
     /// Names, ids, or the first digits of ids
@@ -289,7 +296,9 @@ impl Kill {
     }
 }
 
-/// Forgets ended processes and their logs.
+/// Forget ended processes
+///
+/// With their logs.
 #[derive(Debug, Args)]
 pub struct Rm {
     /// Names, ids, or the first digits of ids

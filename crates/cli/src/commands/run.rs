@@ -18,11 +18,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use wire::api::{ListenerInfo, RunSpec};
 
-/// Runs a program compiled to WebAssembly (WASI preview 1).
+/// Run a program: here in the foreground, or with -d as a process of a node
 ///
 /// In the foreground it runs here, without any daemon, with the terminal's standard streams, and
 /// limosa ends with its exit code. With -d it becomes a process of this machine's node, or of the
-/// one named by --on, and its id is printed.
+/// one named by --on, and its id is printed. The program is a WebAssembly module for WASI preview 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -11,8 +11,10 @@ use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-/// Moves a process to another node. Its memory, files, timers and open connections come along;
-/// clients stay connected to the node where they connected, and notice nothing.
+/// Move a process to another node; its connections stay open
+///
+/// Its memory, files, timers and open connections come along. Clients stay connected to the node
+/// where they connected, and notice nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -47,7 +49,9 @@ impl Migrate {
     }
 }
 
-/// Writes a running process to a file, from which it can be continued anywhere. It runs on.
+/// Write a running process to a file
+///
+/// It runs on; from the file it can be continued anywhere.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -155,8 +159,10 @@ impl Drop for Beside {
     }
 }
 
-/// Continues a process from a checkpoint file. The first to do so takes the old identity if it is
-/// free; further ones become processes of their own.
+/// Continue a process from a checkpoint file
+///
+/// The first to do so takes the old identity if it is free; further ones become processes of their
+/// own.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
