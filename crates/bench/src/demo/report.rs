@@ -128,8 +128,11 @@ impl Report {
         let width = rows.iter().map(|row| row.1.len()).max().unwrap_or(0).max(9);
         writeln!(
             out,
-            "{}: {} clients and a prober at 1 kHz, {:.1} s",
-            self.guest, self.clients, self.seconds
+            "{}: {} client{} and a prober at 1 kHz, {:.1} s",
+            self.guest,
+            self.clients,
+            if self.clients == 1 { "" } else { "s" },
+            self.seconds
         )?;
         writeln!(out)?;
         for (name, value, note) in rows {
