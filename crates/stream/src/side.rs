@@ -64,6 +64,7 @@ enum Mode {
     Left,
 }
 
+#[derive(Debug)]
 struct Entry {
     end: End,
     /// It is in the ready queue.
@@ -74,12 +75,14 @@ struct Entry {
     unattached: bool,
 }
 
+#[derive(Debug)]
 struct Queue {
     name: String,
     waiting: VecDeque<StreamId>,
 }
 
 /// The sockets of one process.
+#[derive(Debug)]
 pub struct Side {
     process: ProcessId,
     me: NodeId,
@@ -479,13 +482,6 @@ impl Side {
             return Change::default();
         }
         let id = frame.stream;
-        let begins = matches!(frame.body, Body::Open { .. } | Body::Resume { .. });
-        if frame.epoch < self.epoch && begins && self.mode != Mode::StandingBy {
-            // The anchor has not heard of this owner; it shall look again.
-            self.ignored.older_epoch += 1;
-            self.answer(id, from, Body::NotHere);
-            return Change::default();
-        }
         if self.entries.contains_key(&id) {
             let data = matches!(frame.body, Body::Data { .. });
             let change = self.with(id, |end| end.handle(from, frame));
@@ -494,22 +490,23 @@ impl Side {
             }
             return change.unwrap_or_default();
         }
-        if frame.epoch != self.epoch && self.mode != Mode::Left {
+        if self.mode != Mode::Left {
+            if frame.epoch > self.epoch {
+                self.ignored.newer_epoch += 1;
+                return Change::default();
+            }
             if frame.epoch < self.epoch {
                 self.ignored.older_epoch += 1;
-            } else {
-                self.ignored.newer_epoch += 1;
+                if self.mode != Mode::StandingBy {
+                    self.answer_former(from, &frame);
+                }
+                return Change::default();
             }
-            return Change::default();
         }
         match (self.mode, &frame.body) {
             (Mode::Left, body) if deserves_answer(body) => self.answer(id, from, Body::NotHere),
             (Mode::Running, Body::Open { .. }) => return self.open(from, frame),
-            (Mode::StandingBy | Mode::Sealed, Body::Open { .. }) => {
-                if self.held_back.len() < self.config.max_queue {
-                    self.held_back.insert(id, (from, frame));
-                }
-            }
+            (Mode::StandingBy | Mode::Sealed, Body::Open { .. }) => self.hold_back(from, frame),
             (_, Body::Reset(_)) => {
                 self.held_back.remove(&id);
             }
@@ -519,6 +516,18 @@ impl Side {
             _ => {}
         }
         Change::default()
+    }
+
+    /// Answers an anchor that has not heard of this owner, about a stream that is not here.
+    fn answer_former(&mut self, from: NodeId, frame: &StreamFrame) {
+        match &frame.body {
+            // It shall look again, and come under our epoch. (What comes late must not open anything.)
+            Body::Open { .. } => self.answer(frame.stream, from, Body::NotHere),
+            body if deserves_answer(body) => {
+                self.answer(frame.stream, from, Body::Reset(ResetReason::Closed));
+            }
+            _ => {}
+        }
     }
 
     fn open(&mut self, from: NodeId, frame: StreamFrame) -> Change {
@@ -556,6 +565,13 @@ impl Side {
         Change {
             readiness: first,
             state: true,
+        }
+    }
+
+    /// Keeps a connection for later; where there are too many, its anchor will try again.
+    fn hold_back(&mut self, from: NodeId, frame: StreamFrame) {
+        if self.held_back.len() < self.config.max_queue {
+            self.held_back.insert(frame.stream, (from, frame));
         }
     }
 

@@ -595,11 +595,7 @@ impl World {
             text += &format!("\nclient {:?} {:?} {:?}", client.id, client.app, client.end);
         }
         for side in self.sides.iter().flatten() {
-            text += &format!(
-                "\nside at {} {:?}",
-                side.epoch(),
-                side.statuses().collect::<Vec<_>>()
-            );
+            text += &format!("\n{side:?}");
         }
         for (id, progress) in &self.guest.streams {
             text += &format!("\nguest {id:?} {progress:?}");

@@ -547,17 +547,25 @@ fn a_connection_that_arrives_during_a_move_waits_or_is_sent_on() {
 }
 
 #[test]
-fn an_anchor_that_comes_back_under_an_old_epoch_is_told_to_look_again() {
+fn an_anchor_that_comes_back_under_an_old_epoch_is_told_of_the_new_one() {
     let (end, mut side) = connected(&small());
     let mut moved = target(side.seal(), 2);
     moved.resume();
+    while moved.poll_transmit().is_some() {}
     let mut late = end.clone();
     late.link_down();
     late.link_up();
     let resume = late.poll_transmit().unwrap().frame;
     moved.handle(ANCHOR, resume);
-    let first = moved.poll_transmit().unwrap().frame;
-    assert_eq!((first.epoch, first.body), (Epoch(2), Body::NotHere));
+    let answer = moved.poll_transmit().unwrap().frame;
+    assert_eq!(answer.epoch, Epoch(2));
+    assert!(matches!(answer.body, Body::Resume { .. }), "{answer:?}");
+    // One that was not there when the process moved shall look again.
+    let mut other = open(StreamId(8), &small());
+    moved.handle(ANCHOR, other.poll_transmit().unwrap().frame);
+    let answer = moved.poll_transmit().unwrap().frame;
+    assert_eq!((answer.epoch, answer.body), (Epoch(2), Body::NotHere));
+    assert_eq!(moved.listener_readiness(0).readable, 0);
 }
 
 #[test]

@@ -39,13 +39,15 @@
 //! links, after an exchange of `Resume` and `Resumed` on a living one nothing is missing; duplicates
 //! are trimmed by offset.
 
+mod arriving;
+mod leaving;
 mod receiving;
 mod sending;
 
-use crate::{Config, Io, Readiness, Transmit};
-use receiving::{Arrival, Receiving};
-use sending::{Next, Sending};
-use wire::frame::{self, Body, MAX_DATA, ResetReason, StreamFrame};
+use crate::{Config, Io, Readiness};
+use receiving::Receiving;
+use sending::Sending;
+use wire::frame::{self, MAX_DATA, ResetReason};
 use wire::snapshot::Stream;
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
@@ -99,19 +101,6 @@ enum Phase {
     Active,
     Detached,
     Resyncing,
-}
-
-/// What is to be sent next.
-enum Due {
-    Answer,
-    Reset,
-    Standby,
-    Open,
-    Resume,
-    Resumed,
-    Ack,
-    Bytes(Next),
-    LastReset,
 }
 
 /// What the anchor says when it opens the stream, kept to say it again.
@@ -389,11 +378,12 @@ impl End {
     /// Whether the protocol is done with it: there is nothing left to be sent or waited for, and it
     /// can be dropped once the application has read what is left.
     pub fn is_over(&self) -> bool {
-        if self.answer_due.is_some() || self.resumed_due {
-            return false;
-        }
         if self.reset.is_some() {
-            return !self.reset_due;
+            return !self.reset_due && self.answer_due.is_none();
+        }
+        // Whoever has asked waits for an answer.
+        if self.answer_due.is_some() || self.resume_due || self.resumed_due {
+            return false;
         }
         // Where the application reads no more, the other end learns so when it sends more. What it
         // sends, and what it waits for, goes by the owner that it follows.
@@ -501,8 +491,9 @@ impl End {
         if self.closed {
             return;
         }
+        // Once both directions have ended there is nothing left to be reset.
+        let unread = !self.receiving.unread().is_empty() && self.status() != Status::Finished;
         self.closed = true;
-        let unread = !self.receiving.unread().is_empty();
         self.receiving.close();
         match self.role {
             _ if self.reset.is_some() => {}
@@ -556,6 +547,7 @@ impl End {
             Phase::Active | Phase::Detached | Phase::Resyncing => {
                 self.phase = Phase::Resyncing;
                 self.resume_due = true;
+                self.resumed_due = false;
             }
         }
     }
@@ -591,6 +583,7 @@ impl End {
     pub(crate) fn resume(&mut self) {
         self.standby_due = false;
         self.resume_due = true;
+        self.resumed_due = false;
         self.followed = false;
         let known = self.phase == Phase::Standby { attached: true };
         // Once the anchor has said where it stands, bytes may follow the Resume at once.
@@ -622,6 +615,16 @@ impl End {
         self.receiving.flush();
     }
 
+    /// The process's: tells the anchor again whose end this is.
+    fn remind(&mut self) {
+        match self.phase {
+            _ if self.role == frame::End::Anchor => {}
+            Phase::Opening | Phase::Standby { .. } => {}
+            Phase::Active => self.resume_due = self.reset.is_none(),
+            Phase::Detached | Phase::Resyncing => self.link_up(),
+        }
+    }
+
     fn detach(&mut self) {
         match self.phase {
             Phase::Active | Phase::Resyncing => self.phase = Phase::Detached,
@@ -637,371 +640,7 @@ impl End {
             self.epoch = epoch;
             // An end that is opening has nothing to go back on; any other must meet its peer first.
             self.met = self.phase == Phase::Opening;
-            if matches!(self.phase, Phase::Active | Phase::Resyncing) {
-                self.phase = Phase::Detached;
-            }
-        }
-    }
-}
-
-/// Frames in.
-impl End {
-    /// Takes a frame that the node `from` has sent.
-    pub fn handle(&mut self, from: NodeId, frame: StreamFrame) -> Change {
-        let before = (self.status(), self.peer, self.epoch, self.open_ways());
-        let mine = (self.process, self.stream, self.role);
-        if (frame.process, frame.stream, frame.to) == mine {
-            self.handle_mine(from, frame.epoch, frame.body);
-        } else {
-            self.ignored.foreign += 1;
-        }
-        let open_ways = self.open_ways();
-        Change {
-            readiness: before.3 != open_ways,
-            state: (before.0, before.1, before.2) != (self.status(), self.peer, self.epoch),
-        }
-    }
-
-    /// What the application can do, as far as it would be woken for it.
-    fn open_ways(&self) -> (bool, bool, bool) {
-        let readiness = self.readiness();
-        (
-            readiness.readable > 0,
-            readiness.writable > 0,
-            readiness.hangup,
-        )
-    }
-
-    fn handle_mine(&mut self, from: NodeId, epoch: Epoch, body: Body) {
-        if epoch < self.epoch {
-            self.ignored.older_epoch += 1;
-            return;
-        }
-        if self.role == frame::End::Anchor {
-            if let Body::Standby { node, .. } = body {
-                return self.handle_standby(from, epoch, node);
-            }
-            let leads = matches!(body, Body::Resume { .. } | Body::Reset(_));
-            if epoch > self.epoch && leads {
-                self.enter(epoch);
-                self.peer = from;
-            }
-        }
-        if matches!(body, Body::NotHere) && from == self.peer {
-            // Of a later epoch, too: it is for the gateway to find out who has the process now.
             self.detach();
-        } else if epoch > self.epoch {
-            self.ignored.newer_epoch += 1;
-        } else if from != self.peer {
-            self.ignored.foreign += 1;
-        } else if self.reset.is_some() {
-            if matches!(body, Body::Open { .. } | Body::Resume { .. }) {
-                // The other end did not hear it, or it would not begin anew; and it can be reached.
-                self.reset_due = true;
-                if self.phase == Phase::Detached {
-                    self.phase = Phase::Active;
-                }
-            }
-        } else if let Err(reason) = self.act_on(from, body) {
-            self.fail(reason);
-        }
-    }
-
-    /// A new owner, which is not one yet, asks: answer, and change nothing. Where it stands is not
-    /// judged: it may be an earlier attempt that asks so late.
-    fn handle_standby(&mut self, from: NodeId, epoch: Epoch, node: NodeId) {
-        if from == node {
-            self.answer_due = Some((node, epoch));
-        } else {
-            self.ignored.foreign += 1;
-        }
-    }
-
-    fn act_on(&mut self, from: NodeId, body: Body) -> Result<(), ResetReason> {
-        match body {
-            Body::Open { window, .. } => {
-                if self.role == frame::End::Anchor {
-                    return Err(ResetReason::Protocol);
-                }
-                // A repetition: the anchor did not hear us, so it has taken nothing yet.
-                self.learn(0, window)?;
-                self.restart();
-            }
-            Body::Data { offset, bytes } => return self.handle_data(offset, bytes),
-            Body::Fin { offset } => {
-                if self.is_met() {
-                    let arrival = self.receiving.fin(offset)?;
-                    self.opened();
-                    self.heal(arrival);
-                }
-            }
-            Body::Ack { received, limit } => {
-                if self.is_met() {
-                    self.learn(received, limit)?;
-                    self.opened();
-                }
-            }
-            Body::Reset(reason) => self.handle_reset(reason),
-            Body::Standby { .. } => self.ignored.foreign += 1,
-            Body::StandbyAck { received, limit } => {
-                if self.attaching && matches!(self.phase, Phase::Standby { .. }) {
-                    self.learn(received, limit)?;
-                    self.phase = Phase::Standby { attached: true };
-                    self.standby_due = false;
-                }
-            }
-            Body::Resume {
-                node,
-                received,
-                limit,
-            } => {
-                if node != from {
-                    self.ignored.foreign += 1;
-                    return Ok(());
-                }
-                self.learn(received, limit)?;
-                self.restart();
-            }
-            Body::Resumed { received, limit } => {
-                self.learn(received, limit)?;
-                self.followed = true;
-                self.healing = false;
-                if self.phase == Phase::Resyncing && !self.resume_due {
-                    self.phase = Phase::Active;
-                }
-                self.opened();
-            }
-            Body::NotHere => self.detach(),
-        }
-        Ok(())
-    }
-
-    /// The other end says where it stands.
-    fn learn(&mut self, received: u64, limit: u64) -> Result<(), ResetReason> {
-        let met = std::mem::replace(&mut self.met, true);
-        let possible = if met || self.role == frame::End::Process {
-            self.sending.acknowledge(received, limit)
-        } else {
-            self.sending.meet(received, limit)
-        };
-        match possible {
-            true => Ok(()),
-            false if met => Err(ResetReason::Protocol),
-            // One of the two goes on from a state older than what the other has seen.
-            false => Err(ResetReason::Rollback),
-        }
-    }
-
-    /// The other end begins anew from where it stands: so do we, and say where that is.
-    fn restart(&mut self) {
-        self.sending.rewind();
-        self.healing = false;
-        match self.phase {
-            // Not the owner's end yet: it will say where it stands when it is.
-            Phase::Standby { .. } => {
-                self.phase = Phase::Standby { attached: true };
-                self.standby_due = false;
-            }
-            _ => {
-                self.phase = Phase::Active;
-                self.followed = true;
-                self.opening = None;
-                self.open_due = None;
-                self.resume_due = false;
-                self.resumed_due = true;
-            }
-        }
-    }
-
-    /// The process has answered, whatever it said.
-    fn opened(&mut self) {
-        if self.phase == Phase::Opening {
-            self.phase = Phase::Active;
-            self.opening = None;
-            self.open_due = None;
-        }
-    }
-
-    /// Bytes count only once it is known where the two ends stand, and only for an owner's end.
-    fn is_met(&mut self) -> bool {
-        let met = self.met && !matches!(self.phase, Phase::Standby { .. });
-        self.ignored.early += u64::from(!met);
-        met
-    }
-
-    fn handle_data(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), ResetReason> {
-        if !self.is_met() || self.reset_at_end {
-            return Ok(());
-        }
-        if bytes.len() > MAX_DATA {
-            return Err(ResetReason::Protocol);
-        }
-        let arrival = self.receiving.data(offset, bytes)?;
-        if arrival == Arrival::Taken && self.closed {
-            // Nobody will read it.
-            match self.role {
-                frame::End::Anchor => return Err(ResetReason::ClientGone),
-                frame::End::Process => self.reset_at_end = true,
-            }
-        }
-        self.opened();
-        self.heal(arrival);
-        Ok(())
-    }
-
-    /// Something is missing although the link lives: asks for it once.
-    fn heal(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Taken => self.healing = false,
-            Arrival::Old => {}
-            Arrival::Gap => {
-                self.ignored.early += 1;
-                if !self.healing {
-                    self.healing = true;
-                    self.resume_due = true;
-                }
-            }
-        }
-    }
-
-    fn handle_reset(&mut self, reason: ResetReason) {
-        let complete = self.sending.is_closed() && self.receiving.is_ended();
-        let gone = matches!(
-            reason,
-            ResetReason::Closed | ResetReason::ClientGone | ResetReason::ProcessGone
-        );
-        if complete && gone {
-            // Both directions have ended; the other end has forgotten the stream before its last
-            // acknowledgement arrived.
-            self.sending.abandon();
-            self.receiving.settle();
-            self.followed = true;
-        } else {
-            self.over(reason);
-        }
-    }
-
-    /// The stream breaks, and the other end must learn why.
-    fn fail(&mut self, reason: ResetReason) {
-        self.over(reason);
-        self.reset_due = true;
-    }
-
-    fn over(&mut self, reason: ResetReason) {
-        self.reset = Some(reason);
-        self.reset_at_end = false;
-        self.sending.abandon();
-        self.open_due = None;
-        self.standby_due = false;
-        self.resume_due = false;
-        self.resumed_due = false;
-    }
-}
-
-/// Frames out.
-impl End {
-    /// Whether [`End::poll_transmit`] would give a frame.
-    pub fn wants_transmit(&self) -> bool {
-        self.due().is_some()
-    }
-
-    /// The next frame to carry.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let due = self.due()?;
-        let (mut to, mut epoch) = (self.peer, self.epoch);
-        let node = self.me;
-        let body = match due {
-            Due::Answer => {
-                (to, epoch) = self.answer_due.take()?;
-                match self.reset {
-                    Some(_) => Body::Reset(ResetReason::ClientGone),
-                    None => {
-                        let (received, limit) = self.receiving.promise();
-                        Body::StandbyAck { received, limit }
-                    }
-                }
-            }
-            Due::Reset => {
-                self.reset_due = false;
-                Body::Reset(self.reset?)
-            }
-            Due::Standby => {
-                self.standby_due = false;
-                let (received, limit) = self.receiving.tell();
-                Body::Standby {
-                    node,
-                    received,
-                    limit,
-                }
-            }
-            Due::Open => {
-                let Opening { listener, client } = self.open_due.take()?;
-                let (_, window) = self.receiving.tell();
-                Body::Open {
-                    listener,
-                    peer: client,
-                    window,
-                }
-            }
-            Due::Resume => {
-                self.resume_due = false;
-                self.sending.rewind();
-                let (received, limit) = self.receiving.tell();
-                Body::Resume {
-                    node,
-                    received,
-                    limit,
-                }
-            }
-            Due::Resumed => {
-                self.resumed_due = false;
-                let (received, limit) = self.receiving.tell();
-                Body::Resumed { received, limit }
-            }
-            Due::Ack => self.receiving.acknowledgement(),
-            Due::Bytes(next) => self.sending.take(next, self.data_bytes),
-            Due::LastReset => {
-                self.over(ResetReason::Closed);
-                Body::Reset(ResetReason::Closed)
-            }
-        };
-        let frame = StreamFrame {
-            process: self.process,
-            stream: self.stream,
-            to: match self.role {
-                frame::End::Anchor => frame::End::Process,
-                frame::End::Process => frame::End::Anchor,
-            },
-            epoch,
-            body,
-        };
-        Some(Transmit { to, frame })
-    }
-
-    fn due(&self) -> Option<Due> {
-        if self.sealed {
-            return None;
-        }
-        if self.answer_due.is_some() {
-            return Some(Due::Answer);
-        }
-        match self.phase {
-            // Not the owner's end yet, so it can tell nobody that the stream is over.
-            Phase::Standby { .. } => {
-                let due = self.standby_due && self.reset.is_none();
-                due.then_some(Due::Standby)
-            }
-            Phase::Detached => None,
-            _ if self.reset.is_some() => self.reset_due.then_some(Due::Reset),
-            Phase::Opening => self.open_due.is_some().then_some(Due::Open),
-            Phase::Resyncing | Phase::Active if self.resume_due => Some(Due::Resume),
-            Phase::Resyncing => None,
-            Phase::Active if self.resumed_due => Some(Due::Resumed),
-            Phase::Active if self.receiving.is_due() => Some(Due::Ack),
-            Phase::Active => match self.sending.next() {
-                _ if self.reset_at_end && self.sending.is_all_sent() => Some(Due::LastReset),
-                next => next.map(Due::Bytes),
-            },
         }
     }
 }
