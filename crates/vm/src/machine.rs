@@ -198,13 +198,18 @@ impl Machine {
     }
 
     /// Gives the memories a snapshot's size and content; the image's pages are there already.
-    pub(crate) fn apply(&mut self, memories: &[wire::snapshot::Memory]) -> wasmtime::Result<()> {
-        for (memory, state) in self.memories.iter().zip(memories) {
+    pub(crate) fn apply(
+        &mut self,
+        image: &Image,
+        memories: &[wire::snapshot::Memory],
+    ) -> wasmtime::Result<()> {
+        let states = memories.iter().zip(image.pages());
+        for (memory, (state, pages)) in self.memories.iter().zip(states) {
             let size = memory.size(&self.store);
             if state.wasm_pages > size {
                 memory.grow(&mut self.store, state.wasm_pages - size)?;
             }
-            state.apply(memory.data_mut(&mut self.store));
+            pages.apply(state, memory.data_mut(&mut self.store));
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl Process {
         let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
         let mut machine = Machine::new(image, part, kernel, Vec::new()).map_err(engine)?;
         machine.map_image(image).map_err(engine)?;
-        machine.apply(&memories).map_err(engine)?;
+        machine.apply(image, &memories).map_err(engine)?;
         machine.set_globals(&globals).map_err(engine)?;
         control.attach(machine.flag.clone());
         let standing = match part {
@@ -177,8 +177,9 @@ impl Process {
     }
 
     /// Runs until the program ends or the process is frozen or killed. After `Frozen` it may be
-    /// run again and goes on in place; after anything else it says the same again. A future that
-    /// is dropped half-way kills the process.
+    /// run again and goes on in place (the first time it waits for the thaw module, see
+    /// [`Image::prepare_thaw`]); after anything else it says the same again. A future that is
+    /// dropped half-way kills the process.
     pub async fn run(&mut self) -> Outcome {
         let standing = std::mem::replace(&mut self.standing, Standing::Running);
         let born = match standing {
@@ -269,6 +270,9 @@ impl Process {
     /// An instance of the run module cannot rebuild a stack: one of the thaw module takes its
     /// memories over.
     fn move_to_thaw_module(&mut self) -> wasmtime::Result<()> {
+        // Before anything is given up.
+        let thaw = self.image.part(Part::Thaw);
+        thaw.map_err(|error| wasmtime::Error::msg(error.to_string()))?;
         let Some(mut machine) = self.machine.take_if(|machine| machine.part == Part::Run) else {
             return Ok(());
         };

@@ -208,7 +208,7 @@ fn the_http_server_answers_alike_in_the_middle_of_requests_and_answers() {
 fn the_bank_keeps_its_sum_and_its_checksum() {
     let mut steps: Vec<_> = (0..4).map(connect).collect();
     for i in 0..60u64 {
-        let (from, to) = (i * 7 % 1024, i * 13 % 1024 ^ 1);
+        let (from, to) = (i * 7 % 1024, (i * 13 % 1024) ^ 1);
         let request = format!(
             "POST /transfer?from={from}&to={to}&amount={}&id={i} HTTP/1.1\r\nHost: a\r\n\r\n",
             i % 9 + 1

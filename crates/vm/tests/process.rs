@@ -420,8 +420,10 @@ fn memory_ends_at_the_limit_and_the_host_s_own_does_not_count() {
     };
     for engine in 0..2 {
         let image = load(engine, text);
-        let mut spec = Spec::default();
-        spec.limits = limits(5);
+        let mut spec = Spec {
+            limits: limits(5),
+            ..Spec::default()
+        };
         let mut process = Process::start(&image, &spec, Ports::nothing()).unwrap();
         assert_eq!(block_on(process.run()), Outcome::Exited(5));
         spec.limits = limits(1);

@@ -107,7 +107,7 @@ impl Read {
         self.call.finish(guest, moved)
     }
 
-    fn from_channel(
+    fn read_channel(
         &mut self,
         kernel: &Kernel,
         guest: &mut Guest<'_>,
@@ -205,7 +205,7 @@ impl Blocking for Read {
             Target::Listener(_) => return Err(Errno::NOTCONN),
             Target::Stdout | Target::Stderr => return Err(Errno::BADF),
         };
-        self.from_channel(kernel, guest, &buffers, channel, nonblocking)
+        self.read_channel(kernel, guest, &buffers, channel, nonblocking)
     }
 
     fn finish(&mut self, _: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
@@ -245,7 +245,7 @@ impl Write {
         Write { call, moved: 0 }
     }
 
-    fn to_channel(
+    fn write_channel(
         &mut self,
         kernel: &Kernel,
         guest: &mut Guest<'_>,
@@ -315,7 +315,7 @@ impl Blocking for Write {
             Target::Directory { .. } | Target::Stdin => return Err(Errno::BADF),
         };
         let nonblocking = flags & fdflags::NONBLOCK != 0;
-        self.to_channel(kernel, guest, &buffers, channel, nonblocking)
+        self.write_channel(kernel, guest, &buffers, channel, nonblocking)
     }
 
     fn finish(&mut self, _: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {

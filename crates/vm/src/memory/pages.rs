@@ -5,6 +5,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use wire::snapshot::{Memory, PAGE_BYTES, PageKind};
 
 /// Initial contents are mapped in units that are a multiple of every page size in use.
 const UNIT: usize = 65536;
@@ -14,6 +15,8 @@ const UNIT: usize = 65536;
 pub(crate) struct Pages {
     file: Option<File>,
     bytes: Vec<u8>,
+    /// Of each page, whether it is not all zeros.
+    filled: Vec<bool>,
 }
 
 impl Pages {
@@ -33,10 +36,37 @@ impl Pages {
         file.write_all(&bytes)?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals)?;
+        let pages = bytes.chunks(PAGE_BYTES);
+        let filled = pages.map(|page| page.iter().any(|byte| *byte != 0));
         Ok(Pages {
             file: Some(file),
+            filled: filled.collect(),
             bytes,
         })
+    }
+
+    /// Writes a snapshot's memory into `target`, a memory as long as it with these pages at its
+    /// start and zeros behind. Pages that stay as they are are not even read: that alone would
+    /// make them resident.
+    pub(crate) fn apply(&self, state: &Memory, target: &mut [u8]) {
+        let mut pages = target.chunks_exact_mut(PAGE_BYTES).zip(0..);
+        let mut given = state.given.chunks_exact(PAGE_BYTES);
+        for run in &state.map.runs {
+            let run_pages = pages.by_ref().take(run.pages as usize);
+            match run.kind {
+                PageKind::Image => run_pages.for_each(drop),
+                PageKind::Zero => {
+                    let filled = |index: usize| self.filled.get(index) == Some(&true);
+                    let stale = run_pages.filter(|(_, index)| filled(*index));
+                    stale.for_each(|(page, _)| page.fill(0));
+                }
+                PageKind::Given => {
+                    for ((page, _), bytes) in run_pages.zip(given.by_ref()) {
+                        page.copy_from_slice(bytes);
+                    }
+                }
+            }
+        }
     }
 
     /// The contents, up to where only zeros follow.
@@ -50,5 +80,30 @@ impl Pages {
 
     pub(super) fn mapped_bytes(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_s_memory_comes_back_whatever_its_pages_are() {
+        let mut dice = fastrand::Rng::with_seed(3);
+        for _ in 0..50 {
+            let mut random = |length: usize| {
+                let page = |dice: &mut fastrand::Rng| [dice.u8(..3); PAGE_BYTES];
+                let pages = (0..length).map(|_| page(&mut dice));
+                pages.collect::<Vec<_>>().concat()
+            };
+            let image = random(16);
+            let pages = Pages::new(&image).unwrap();
+            let bytes = random(64);
+            let state = Memory::from_bytes(&bytes, pages.bytes());
+            let mut target = pages.bytes().to_vec();
+            target.resize(bytes.len(), 0);
+            pages.apply(&state, &mut target);
+            assert!(target == bytes);
+        }
     }
 }

@@ -94,20 +94,27 @@ impl Memory {
         for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
             let start = index * PAGE_BYTES;
             let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
-            let kind = if page == of_image {
-                let zero = of_image == ZERO;
-                if zero {
-                    PageKind::Zero
-                } else {
-                    PageKind::Image
+            memory.map.push(if page == of_image {
+                match of_image == ZERO {
+                    true => PageKind::Zero,
+                    false => PageKind::Image,
                 }
             } else if page == ZERO {
                 PageKind::Zero
             } else {
-                memory.given.extend_from_slice(page);
                 PageKind::Given
-            };
-            memory.map.push(kind);
+            });
+        }
+        // Copied at the end, into room of the right size: growing would copy everything again.
+        let given = memory.map.count(PageKind::Given) as usize;
+        memory.given.reserve_exact(given * PAGE_BYTES);
+        let mut at = 0;
+        for run in &memory.map.runs {
+            let end = at + run.pages as usize * PAGE_BYTES;
+            if run.kind == PageKind::Given {
+                memory.given.extend_from_slice(&bytes[at..end]);
+            }
+            at = end;
         }
         memory
     }
