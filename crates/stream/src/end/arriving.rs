@@ -139,7 +139,6 @@ impl End {
             }
             Body::Resumed { received, limit } => {
                 self.learn(received, limit)?;
-                self.followed = true;
                 self.healing = false;
                 if self.phase == Phase::Resyncing && !self.resume_due {
                     self.phase = Phase::Active;
@@ -153,6 +152,11 @@ impl End {
 
     /// The other end says where it stands.
     fn learn(&mut self, received: u64, limit: u64) -> Result<(), ResetReason> {
+        // Whoever speaks in this epoch to an owner's end follows it.
+        self.followed |= !matches!(self.phase, Phase::Standby { .. });
+        if self.phase == Phase::Detached {
+            self.phase = Phase::Active;
+        }
         let met = std::mem::replace(&mut self.met, true);
         let possible = if met || self.role == frame::End::Process {
             self.sending.acknowledge(received, limit)
@@ -179,7 +183,6 @@ impl End {
             }
             _ => {
                 self.phase = Phase::Active;
-                self.followed = true;
                 self.opening = None;
                 self.open_due = None;
                 self.resume_due = false;
