@@ -7,6 +7,7 @@ use crate::loader::Loader;
 use crate::moves::Arrivals;
 use crate::node_loop::{Input, LoopHandle};
 use crate::processes::Processes;
+use crate::run::Progress;
 use crate::state_dir::{self, StateDir};
 use crate::switch::Switch;
 use overlay::membership::Health;
@@ -42,6 +43,8 @@ pub struct Core {
     pub arrivals: Arrivals,
     /// What a ticket proves to know; at the directory's node.
     pub secret: Option<Secret>,
+    /// Told of the steps of moves.
+    pub progress: Option<Progress>,
     /// Asks for an end.
     pub stop: CancellationToken,
     /// Ends everything.

@@ -28,4 +28,4 @@ pub mod store;
 pub mod switch;
 pub mod torture;
 
-pub use run::{DEFAULT_LISTEN, NodeConfig, Ready, RunError, run_node, socket_path};
+pub use run::{DEFAULT_LISTEN, NodeConfig, Progress, Ready, RunError, run_node, socket_path};

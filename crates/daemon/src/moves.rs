@@ -22,6 +22,7 @@ use node::event::{Event, Token};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use vm::Image;
@@ -316,6 +317,7 @@ async fn send_parts(
                 link.send(BulkKind::Snapshot, sealed.digest, &sealed.bytes)
                     .await
                     .map_err(broken)?;
+                tracing::debug!(%id, "snapshot sent");
                 // The process does not wait for this, and can do without.
                 if let Err(error) = link.send(BulkKind::Log, [0; 32], &log).await {
                     tracing::warn!(%error, "the log did not go along with its process");
@@ -520,10 +522,12 @@ impl Receive {
     ) -> Result<(), String> {
         let (core, offer) = (self.core.clone(), self.offer.clone());
         let standing = self.standing.clone();
+        let start = Instant::now();
         let prepare = move || {
             let failed = |reason: String| Unloadable::Store(reason);
             let snapshot = Snapshot::decode(&bytes).map_err(|error| failed(error.to_string()))?;
             drop(bytes);
+            let decoded = start.elapsed();
             if snapshot.image != offer.image || snapshot.artefact != offer.artefact {
                 return Err(failed("the snapshot is of another program".to_owned()));
             }
@@ -552,12 +556,16 @@ impl Receive {
             let managed = Managed::spawn(launch, core.processes.clone(), created);
             // Before anything can fail, so that giving up finds it.
             standing.set(managed);
+            tracing::debug!(?decoded, attaching = ?start.elapsed(), "snapshot restored");
             Ok((sockets, made))
         };
         let (sockets, made) = blocking(prepare).await.map_err(|error| error.to_string())?;
         made.await
             .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
-        sockets.attached().await
+        let thawed = start.elapsed();
+        sockets.attached().await?;
+        tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");
+        Ok(())
     }
 }
 

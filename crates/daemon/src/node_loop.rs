@@ -431,6 +431,9 @@ impl NodeLoop {
             Effect::Progress { id, process, phase } => {
                 tracing::debug!(%id, %process, phase, "move");
                 self.core.processes.progress(process, phase);
+                if let Some(progress) = &self.core.progress {
+                    progress.0(process, phase);
+                }
             }
         }
     }

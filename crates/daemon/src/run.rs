@@ -25,11 +25,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use vm::{Backend, Engine, EngineError};
-use wire::NodeId;
 use wire::control::Member;
 use wire::directory::Record;
 use wire::link::{LinkKind, Secret};
 use wire::ticket::Ticket;
+use wire::{NodeId, ProcessId};
 
 /// Where a node's links listen if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7420";
@@ -60,8 +60,20 @@ pub struct NodeConfig {
     pub backend: Backend,
     /// Processes that may run on it.
     pub max_processes: usize,
-    /// Client connections that it may hold as an anchor.
+    /// Client connections that each of its listeners may hold.
     pub max_connections: usize,
+    /// Told of every step of every move, before the node goes on.
+    pub progress: Option<Progress>,
+}
+
+/// Told of a step of a move: the process and the name of the state.
+#[derive(Clone)]
+pub struct Progress(pub Arc<dyn Fn(ProcessId, &'static str) + Send + Sync>);
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 impl Default for NodeConfig {
@@ -74,6 +86,7 @@ impl Default for NodeConfig {
             backend: Backend::default(),
             max_processes: DEFAULT_PROCESSES,
             max_connections: crate::anchors::MAX_CONNECTIONS,
+            progress: None,
         }
     }
 }
@@ -186,6 +199,7 @@ pub async fn run_node(
         node,
         arrivals: Default::default(),
         secret: known.secret,
+        progress: config.progress.clone(),
         dialler,
         fleet,
         stop: CancellationToken::new(),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Echo, Node, guest, until, within};
+use common::{Echo, Node, get, guest, until, within};
 use wire::api::{FileSpec, ListenSpec, ProcessState, RunSpec};
 
 fn code(error: &daemon::client::ClientError) -> &str {
@@ -281,19 +281,4 @@ async fn a_listener_without_a_process_to_serve_it_is_a_usage_error() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("ADDR:PORT"), "{error}");
-}
-
-/// One request on a connection of its own; the body of the answer.
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within("an answer", tcp.read_to_string(&mut answer))
-        .await
-        .unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    body.trim().to_owned()
 }

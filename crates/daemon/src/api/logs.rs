@@ -81,7 +81,7 @@ async fn follow(
     begin: u64,
     sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) -> Result<(), Refusal> {
-    let (mut answer, mut position) = (answer, begin);
+    let (mut answer, mut position, mut last) = (answer, begin, false);
     loop {
         if let Some(at) = position_of(&answer) {
             position = at;
@@ -97,15 +97,22 @@ async fn follow(
                 return Ok(());
             }
         }
-        if has_ended(context, process).await? {
+        if last {
             return Ok(());
         }
+        // It has moved, or ended, or both: then there may be more at its last node.
+        last = has_ended(context, process).await?;
         let next = Action::Logs {
-            follow: true,
+            follow: !last,
             from: Some(position),
             tail: None,
         };
-        answer = act(context, process, next).await?;
+        answer = match act(context, process, next).await {
+            Ok(answer) => answer,
+            // Removed meanwhile, with its log.
+            Err(refusal) if last && refusal.error.code == "unknown_process" => return Ok(()),
+            Err(refusal) => return Err(refusal),
+        };
     }
 }
 

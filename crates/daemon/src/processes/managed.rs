@@ -19,7 +19,7 @@ use super::sockets::Sockets;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
 use vm::{Control, Image, Meter, Outcome, Process};
@@ -544,8 +544,11 @@ fn killed() -> End {
 }
 
 fn seal(process: &mut Process) -> Result<Arc<Sealed>, String> {
+    let start = Instant::now();
     let snapshot = process.snapshot().map_err(|error| error.to_string())?;
+    let captured = start.elapsed();
     let bytes = snapshot.encode();
+    tracing::debug!(?captured, encoded = ?start.elapsed(), bytes = bytes.len(), "sealed");
     let header = wire::snapshot::Header::read(&bytes).map_err(|error| error.to_string())?;
     Ok(Arc::new(Sealed {
         digest: header.checksum,

@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use daemon::client::{Client, ClientError};
-use daemon::{NodeConfig, Ready, RunError};
+use daemon::{NodeConfig, Progress, Ready, RunError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,14 +42,52 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
     .await
 }
 
+/// The runtime of a node. Taken away, the node is gone, as if its machine had lost power.
+#[derive(Clone, Default)]
+pub struct Power(Arc<Mutex<Option<tokio::runtime::Runtime>>>);
+
+impl Power {
+    pub fn cut(&self) {
+        if let Some(runtime) = self.0.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a test does when a move of a node gets to a step.
+#[derive(Clone, Default)]
+pub struct Steps(Arc<Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>>);
+
+impl Steps {
+    /// The next time a move of this node enters this state.
+    pub fn at(&self, phase: &'static str, act: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some((phase, Box::new(act)));
+    }
+
+    fn enter(&self, phase: &str) {
+        let mut waiting = self.0.lock().unwrap();
+        if waiting.as_ref().is_some_and(|(at, _)| *at == phase) {
+            let (_, act) = waiting.take().unwrap();
+            act();
+        }
+    }
+
+    /// Whether it has come to that.
+    pub fn done(&self) -> bool {
+        self.0.lock().unwrap().is_none()
+    }
+}
+
 /// A running node. Each has a runtime of its own, so that it can be killed with everything it runs.
 pub struct Node {
     pub ready: Ready,
     pub client: Client,
     pub state: TempDir,
     pub config: NodeConfig,
+    /// What happens at the steps of its moves.
+    pub steps: Steps,
     stop: Option<oneshot::Sender<()>>,
-    runtime: Option<tokio::runtime::Runtime>,
+    runtime: Power,
     ran: Option<JoinHandle<Result<(), RunError>>>,
 }
 
@@ -75,6 +114,19 @@ impl Node {
         Node::with(config, state).await
     }
 
+    /// Starts a node again with what a crash has left. Its tasks let go of the lock one by one.
+    pub async fn again((config, state): (NodeConfig, TempDir)) -> Node {
+        let lock = state.path().join("state/lock");
+        until("the lock is free", || async {
+            let lock = std::fs::File::open(&lock).unwrap();
+            let free =
+                rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            free.ok()
+        })
+        .await;
+        Node::with(config, state).await.unwrap()
+    }
+
     pub async fn with(config: NodeConfig, state: TempDir) -> Result<Node, RunError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -83,7 +135,12 @@ impl Node {
             .unwrap();
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
-        let running = config.clone();
+        let steps = Steps::default();
+        let entering = steps.clone();
+        let running = NodeConfig {
+            progress: Some(Progress(Arc::new(move |_, phase| entering.enter(phase)))),
+            ..config.clone()
+        };
         let mut ran = runtime.spawn(async move {
             let ready = |up| drop(ready.send(up));
             let stopped = async {
@@ -111,8 +168,9 @@ impl Node {
             ready: up,
             state,
             config,
+            steps,
             stop: Some(stop),
-            runtime: Some(runtime),
+            runtime: Power(Arc::new(Mutex::new(Some(runtime)))),
             ran: Some(ran),
         })
     }
@@ -126,14 +184,23 @@ impl Node {
         let _ = self.stop.take().unwrap().send(());
         let ran = self.ran.take().unwrap();
         within("a node goes down", ran).await.unwrap().unwrap();
-        self.runtime.take().unwrap().shutdown_background();
+        self.power().cut();
         let state = std::mem::replace(&mut self.state, tempfile::tempdir().unwrap());
         (self.config.clone(), state)
     }
 
-    /// Ends it as a crash would: without a word. Its processes' threads stay, cut off.
-    pub fn crash(mut self) -> (NodeConfig, TempDir) {
-        self.runtime.take().unwrap().shutdown_background();
+    /// What its life depends on.
+    pub fn power(&self) -> Power {
+        self.runtime.clone()
+    }
+
+    /// Ends it as a crash would: without a word. Its processes' threads stay, cut off. Returns what
+    /// it takes to start it again at the same address.
+    pub async fn crash(mut self) -> (NodeConfig, TempDir) {
+        self.power().cut();
+        let _ = within("a node falls", self.ran.take().unwrap()).await;
+        self.config.listen = self.ready.address.clone();
+        self.config.join = None;
         let state = std::mem::replace(&mut self.state, tempfile::tempdir().unwrap());
         (self.config.clone(), state)
     }
@@ -197,9 +264,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.runtime.cut();
     }
 }
 
@@ -271,4 +336,18 @@ impl Echo {
             .unwrap();
         assert_eq!(rest, 0);
     }
+}
+
+/// One request on a connection of its own; the body of the answer.
+pub async fn get(address: SocketAddr, path: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("an answer", tcp.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    body.trim().to_owned()
 }
