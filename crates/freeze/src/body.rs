@@ -28,7 +28,8 @@ pub(crate) enum Item<'a> {
     Else(BlockId),
     /// A block ends. The last item ends block 0.
     End(BlockId),
-    /// The poll at the entry of the function: only ever the first item.
+    /// The poll of a recursive function, before it calls back. It is in no loop, and the operand
+    /// stack is empty there.
     Entry(PointId),
     /// A call that can freeze.
     Call(PointId),
@@ -102,8 +103,8 @@ pub(crate) struct Point<'a> {
     pub results: Vec<ValType>,
     /// The locals that are read later, ascending.
     pub live: Vec<u32>,
-    /// Whether the callee is known to poll before it does anything else.
-    pub polls: bool,
+    /// Whether the call may lead to another call of the function before it returns.
+    pub calls_back: bool,
 }
 
 /// A function body, taken apart.
@@ -115,6 +116,8 @@ pub(crate) struct Body<'a> {
     /// Types of the parameters and locals.
     pub locals: Vec<ValType>,
     pub items: Vec<Item<'a>>,
+    /// For every item, whether the operand stack is empty before it.
+    pub empty: Vec<bool>,
     pub blocks: Vec<Block>,
     pub points: Vec<Point<'a>>,
 }
@@ -151,7 +154,7 @@ impl<'a> Body<'a> {
             takes: params.len(),
             results: results.clone(),
             live: Vec::new(),
-            polls: false,
+            calls_back: false,
         };
         let mut root = new_block(BlockKind::Block, BlockType::Empty, 0);
         root.results.clone_from(&results);
@@ -161,6 +164,7 @@ impl<'a> Body<'a> {
             params: params.len(),
             results,
             locals: params,
+            empty: vec![false; items.len()],
             items,
             blocks: vec![root],
             points: vec![point],
@@ -229,6 +233,7 @@ impl<'m, 'a> Reader<'m, 'a> {
                 results: signature.results().to_vec(),
                 locals,
                 items: Vec::new(),
+                empty: Vec::new(),
                 blocks: vec![root],
                 points: Vec::new(),
             },
@@ -236,9 +241,6 @@ impl<'m, 'a> Reader<'m, 'a> {
             loops: 0,
             unreachable: 0,
         };
-        if calls.recursive(function) {
-            reader.entry();
-        }
         let mut operators = defined.body.get_operators_reader()?;
         while !operators.eof() {
             let (operator, offset) = operators.read_with_offset()?;
@@ -247,24 +249,11 @@ impl<'m, 'a> Reader<'m, 'a> {
         Ok(reader.body)
     }
 
-    fn entry(&mut self) {
-        self.body.items.push(Item::Entry(0));
-        self.body.points.push(Point {
-            kind: SiteKind::Entry,
-            call: None,
-            stack: Vec::new(),
-            base: 0,
-            takes: 0,
-            results: Vec::new(),
-            live: Vec::new(),
-            polls: true,
-        });
-    }
-
     fn take(&mut self, operator: Operator<'a>, offset: u64) -> wasmparser::Result<()> {
         if self.skipped(&operator) {
             return self.validator.op(offset, &operator);
         }
+        let empty = self.validator.operand_stack_height() == 0;
         match operator {
             Operator::Block { blockty } => self.opens(BlockKind::Block, blockty),
             Operator::Loop { blockty } => self.opens(BlockKind::Loop, blockty),
@@ -290,10 +279,10 @@ impl<'m, 'a> Reader<'m, 'a> {
             Operator::Call { function_index } if self.calls.may_freeze(function_index) => {
                 let signature = self.module.signature(function_index);
                 let host = function_index < self.module.imported();
-                let polls = !host && self.calls.recursive(function_index);
+                let calls_back = self.calls.calls_back(self.body.function, function_index);
                 let kind = if host { SiteKind::Host } else { SiteKind::Call };
                 let (params, results) = (signature.params().len(), signature.results().to_vec());
-                self.call(operator.clone(), kind, params, results, polls);
+                self.call(operator.clone(), kind, params, results, calls_back);
             }
             Operator::CallIndirect {
                 type_index,
@@ -302,13 +291,24 @@ impl<'m, 'a> Reader<'m, 'a> {
                 let signature = &self.module.types[type_index as usize];
                 let params = signature.params().len() + 1;
                 let results = signature.results().to_vec();
-                self.call(operator.clone(), SiteKind::Call, params, results, false);
+                let caller = self.body.function;
+                let calls_back = self
+                    .calls
+                    .calls_back_indirect(caller, table_index, type_index);
+                self.call(
+                    operator.clone(),
+                    SiteKind::Call,
+                    params,
+                    results,
+                    calls_back,
+                );
             }
             _ => {
                 self.branches(&operator);
                 self.body.items.push(Item::Plain(operator.clone()));
             }
         }
+        self.body.empty.resize(self.body.items.len(), empty);
         self.validator.op(offset, &operator)
     }
 
@@ -386,7 +386,7 @@ impl<'m, 'a> Reader<'m, 'a> {
         kind: SiteKind,
         takes: usize,
         results: Vec<ValType>,
-        polls: bool,
+        calls_back: bool,
     ) {
         let (stack, base) = self.operands();
         self.body.items.push(Item::Call(self.body.points.len()));
@@ -398,7 +398,7 @@ impl<'m, 'a> Reader<'m, 'a> {
             takes,
             results,
             live: Vec::new(),
-            polls,
+            calls_back,
         });
     }
 }

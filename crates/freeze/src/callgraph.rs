@@ -13,10 +13,11 @@ use std::collections::HashMap;
 pub(crate) struct CallGraph {
     /// Per function: a call of it may freeze.
     may_freeze: Vec<bool>,
-    /// Per function: it may, through others, call itself.
-    recursive: Vec<bool>,
-    /// Per (table, type): a call through it may freeze.
-    indirect: HashMap<(u32, u32), bool>,
+    /// Per node: the cycle of calls that it is on. Nodes are the functions, then every (table, type)
+    /// that is called through.
+    cycles: Vec<Option<u32>>,
+    /// Per (table, type): its node, and whether a call through it may freeze.
+    indirect: HashMap<(u32, u32), (u32, bool)>,
 }
 
 impl CallGraph {
@@ -29,7 +30,6 @@ impl CallGraph {
         let imported = module.imported() as usize;
         let functions = imported + summaries.len();
 
-        // Nodes: the functions, then every (table, type) that is called through.
         let mut nodes: HashMap<(u32, u32), u32> = HashMap::new();
         let mut edges: Vec<Vec<u32>> = vec![Vec::new(); imported];
         for summary in summaries {
@@ -42,23 +42,23 @@ impl CallGraph {
         }
         edges.extend(indirect_edges(module, &nodes, functions)?);
 
-        let recursive = on_a_cycle(&edges);
+        let cycles = cycles(&edges);
         let mut may_freeze = vec![false; edges.len()];
         may_freeze[..imported].copy_from_slice(freezing);
         for (position, summary) in summaries.iter().enumerate() {
             let function = imported + position;
-            may_freeze[function] = summary.repeats || recursive[function];
+            may_freeze[function] = summary.repeats || cycles[function].is_some();
         }
         spread_to_callers(&edges, &mut may_freeze);
 
         let indirect = nodes
             .into_iter()
-            .map(|(class, node)| (class, may_freeze[node as usize]))
+            .map(|(class, node)| (class, (node, may_freeze[node as usize])))
             .collect();
         may_freeze.truncate(functions);
         Ok(CallGraph {
             may_freeze,
-            recursive,
+            cycles,
             indirect,
         })
     }
@@ -70,12 +70,26 @@ impl CallGraph {
 
     /// Whether this function may call itself, directly or through others.
     pub fn recursive(&self, function: u32) -> bool {
-        self.recursive[function as usize]
+        self.cycles[function as usize].is_some()
+    }
+
+    /// Whether a call of `callee` by `caller` may lead to another call of `caller` before it
+    /// returns.
+    pub fn calls_back(&self, caller: u32, callee: u32) -> bool {
+        let cycle = self.cycles[caller as usize];
+        cycle.is_some() && cycle == self.cycles[callee as usize]
+    }
+
+    /// The same for a call through this table with this type.
+    pub fn calls_back_indirect(&self, caller: u32, table: u32, kind: u32) -> bool {
+        let node = self.indirect.get(&(table, kind));
+        node.is_some_and(|(node, _)| self.calls_back(caller, *node))
     }
 
     /// Whether a call through this table with this type may freeze.
     pub fn may_freeze_indirect(&self, table: u32, kind: u32) -> bool {
-        self.indirect.get(&(table, kind)).copied().unwrap_or(false)
+        let node = self.indirect.get(&(table, kind));
+        node.is_some_and(|(_, may_freeze)| *may_freeze)
     }
 }
 
@@ -131,12 +145,13 @@ fn spread_to_callers(edges: &[Vec<u32>], marked: &mut [bool]) {
     }
 }
 
-/// The nodes that lie on a cycle: Tarjan's strongly connected components.
-fn on_a_cycle(edges: &[Vec<u32>]) -> Vec<bool> {
+/// For every node that lies on a cycle a number, equal for nodes that are on a cycle together:
+/// Tarjan's strongly connected components.
+fn cycles(edges: &[Vec<u32>]) -> Vec<Option<u32>> {
     const UNSEEN: u32 = u32::MAX;
     let mut order = vec![UNSEEN; edges.len()];
     let mut lowest = vec![UNSEEN; edges.len()];
-    let mut cyclic = vec![false; edges.len()];
+    let mut cycles = vec![None; edges.len()];
     // Nodes whose component is not complete yet, and the path to the node in hand with the next
     // edge to follow from each.
     let mut pending = vec![false; edges.len()];
@@ -175,7 +190,8 @@ fn on_a_cycle(edges: &[Vec<u32>]) -> Vec<bool> {
                 let alone = incomplete.last() == Some(&node);
                 while let Some(member) = incomplete.pop() {
                     pending[member] = false;
-                    cyclic[member] = !alone || edges[member].contains(&(member as u32));
+                    let cyclic = !alone || edges[member].contains(&(member as u32));
+                    cycles[member] = cyclic.then_some(node as u32);
                     if member == node {
                         break;
                     }
@@ -183,29 +199,27 @@ fn on_a_cycle(edges: &[Vec<u32>]) -> Vec<bool> {
             }
         }
     }
-    cyclic
+    cycles
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The definition, by brute force: a node is on a cycle if it can be reached from itself.
-    fn on_a_cycle_slowly(edges: &[Vec<u32>]) -> Vec<bool> {
-        (0..edges.len())
-            .map(|start| {
-                let mut seen = vec![false; edges.len()];
-                let mut work = edges[start].clone();
-                while let Some(node) = work.pop() {
-                    if !std::mem::replace(&mut seen[node as usize], true) {
-                        work.extend(&edges[node as usize]);
-                    }
-                }
-                seen[start]
-            })
-            .collect()
+    /// What can be reached from a node by one edge or more.
+    fn reached(edges: &[Vec<u32>], start: usize) -> Vec<bool> {
+        let mut seen = vec![false; edges.len()];
+        let mut work = edges[start].clone();
+        while let Some(node) = work.pop() {
+            if !std::mem::replace(&mut seen[node as usize], true) {
+                work.extend(&edges[node as usize]);
+            }
+        }
+        seen
     }
 
+    /// The definition, by brute force: two nodes are on a cycle together if each can be reached
+    /// from the other.
     #[test]
     fn cycles_are_found_in_random_graphs() {
         for seed in 0..500 {
@@ -217,11 +231,18 @@ mod tests {
                     (0..count).map(|_| random.u32(0..nodes as u32)).collect()
                 })
                 .collect();
-            assert_eq!(
-                on_a_cycle(&edges),
-                on_a_cycle_slowly(&edges),
-                "seed {seed}: {edges:?}"
-            );
+            let cycles = cycles(&edges);
+            let reached: Vec<_> = (0..nodes).map(|node| reached(&edges, node)).collect();
+            for a in 0..nodes {
+                for b in 0..nodes {
+                    let together = cycles[a].is_some() && cycles[a] == cycles[b];
+                    assert_eq!(
+                        together,
+                        reached[a][b] && reached[b][a],
+                        "seed {seed}: {a} and {b} in {edges:?}"
+                    );
+                }
+            }
         }
     }
 

@@ -57,7 +57,7 @@ impl Slot {
 /// What kind of place a site is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SiteKind {
-    /// The poll at the entry of a recursive function. Always an innermost frame.
+    /// The poll of a recursive function before it calls back. Always an innermost frame.
     Entry,
     /// The poll at the head of a loop. Always an innermost frame.
     Head,

@@ -89,6 +89,72 @@ fn mutual_recursion_freezes_at_entries_and_keeps_its_operands() {
 }
 
 #[test]
+fn a_poll_behind_early_exits_and_calls_is_resumed_where_it_stands() {
+    check_text(include_str!("wat/sunk.wat"));
+}
+
+#[test]
+fn a_recursive_function_polls_once_and_as_late_as_can_be_before_it_calls_back() {
+    // Kind and number of saved values of every site of the function `$f` alone.
+    let sites = |body: &str| -> Vec<(SiteKind, usize)> {
+        let text = format!("(module (func $f (param $n i32) (result i32) (local $k i32) {body}))");
+        let artefact = transform(&wat::parse_str(text).unwrap(), &Options::default()).unwrap();
+        let sites = artefact.sites.functions[0].sites.iter();
+        sites.map(|site| (site.kind, site.slots.len())).collect()
+    };
+    let call = "(call $f (i32.sub (local.get $n) (i32.const 1)))";
+    // Before `$k` is set only `$n` is to be saved, after it both.
+    let set = "(local.set $k (i32.mul (local.get $n) (i32.const 3)))";
+    let again = format!("(i32.add (local.get $k) (i32.add {call} (local.get $n)))");
+    let (entry, call_site) = (SiteKind::Entry, SiteKind::Call);
+
+    let straight = sites(&format!("{set} (local.set $k {again}) (local.get $k)"));
+    assert_eq!(straight, [(entry, 2), (call_site, 2)]);
+
+    let leaf = "(if (i32.lt_s (local.get $n) (i32.const 2)) (then (return (i32.const 1))))";
+    let exits = sites(&format!(
+        "{leaf} {set} (local.set $k {again}) (local.get $k)"
+    ));
+    assert_eq!(exits, [(entry, 2), (call_site, 2)], "leaves do not poll");
+
+    let arm = format!("(if (local.get $n) (then {set} (local.set $k {again}))) (local.get $k)");
+    assert_eq!(
+        sites(&arm),
+        [(entry, 2), (call_site, 2)],
+        "into the arm that calls"
+    );
+    let arms = format!(
+        "(if (local.get $n) (then {set} (local.set $k {again})) (else (local.set $k {call})))
+        (local.get $k)"
+    );
+    let kinds: Vec<_> = sites(&arms).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(
+        kinds,
+        [entry, call_site, call_site],
+        "one poll before two arms"
+    );
+
+    let operand = format!("{set} (i32.add (local.get $k) {call})");
+    assert_eq!(
+        sites(&operand)[0],
+        (entry, 2),
+        "where no operands are in the way"
+    );
+
+    let turns = format!("(loop $l (local.set $k {call}) (br_if $l (local.get $k))) (local.get $k)");
+    let kinds: Vec<_> = sites(&turns).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, [SiteKind::Head, call_site], "the loop polls in time");
+
+    let around = format!("(block $b (br_if $b (local.get $n)) {turns} (drop)) {call}");
+    let kinds: Vec<_> = sites(&around).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(
+        kinds,
+        [SiteKind::Head, call_site, entry, call_site],
+        "a way around the loop needs a poll, but only for the call behind"
+    );
+}
+
+#[test]
 fn a_deep_stack_is_frozen_and_thawed_whole() {
     let text = r#"(module
         (func $deep (export "run") (param i32) (result i64)

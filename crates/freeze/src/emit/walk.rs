@@ -116,14 +116,19 @@ impl<'a> Emitter<'_, '_, 'a> {
 
     fn entry(&mut self, point: PointId) -> Result<(), Error> {
         let values = self.values(point, &[]);
-        match self.arrive(Vec::new()).entry {
-            Entry::Start => self.poll(point, &values),
-            Entry::Both | Entry::Resume => {
-                // Polls again: a flag that is still set freezes the same state once more.
-                self.restore(&values)?;
-                self.poll(point, &values)
-            }
+        let entry = self.arrive(Vec::new()).entry;
+        if entry == Entry::Both {
+            self.resumes_at(point);
+            self.open_if(BlockType::Empty);
         }
+        if entry != Entry::Start {
+            self.restore(&values)?;
+        }
+        if entry == Entry::Both {
+            self.close();
+        }
+        // Resumed, it polls again: a flag that is still set freezes the same state once more.
+        self.poll(point, &values)
     }
 
     fn call(&mut self, id: PointId) -> Result<(), Error> {
