@@ -7,7 +7,8 @@ use crate::progress::during;
 use crate::signals::asked_to_end;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub struct Up {
 #[command(after_help = "\
 Examples:
   limosa join limosa-mfrgg... -d --listen-link 192.0.2.8:7420
-  limosa --state /tmp/two join limosa-mfrgg... --name two --listen-link 127.0.0.1:0
+  limosa --state /tmp/two join limosa-mfrgg... --name two
                                              a second node on one machine
 
 Whoever has the ticket can join: treat it as a password. `limosa ticket` prints it again.")]
@@ -58,9 +59,10 @@ struct NodeArgs {
     /// A name for people [default: the machine's name]
     #[arg(long)]
     name: Option<String>,
-    /// Where other nodes reach this one; port 0 takes any free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = daemon::DEFAULT_LISTEN)]
-    listen_link: String,
+    /// Where other nodes reach this one; port 0 takes any free one [default: 127.0.0.1:7420, or any
+    /// free port where a node of this machine has that]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen_link: Option<String>,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     background: bool,
@@ -119,7 +121,7 @@ impl NodeArgs {
         let config = daemon::NodeConfig {
             state_dir: state.clone(),
             name: self.name.clone().unwrap_or_else(machine_name),
-            listen: self.listen_link.clone(),
+            listen: self.listen_link.clone().unwrap_or_else(default_listen),
             join,
             ..daemon::NodeConfig::default()
         };
@@ -153,7 +155,9 @@ impl NodeArgs {
         if let Some(name) = &self.name {
             args.extend(["--name".to_owned(), name.clone()]);
         }
-        args.extend(["--listen-link".to_owned(), self.listen_link.clone()]);
+        if let Some(address) = &self.listen_link {
+            args.extend(["--listen-link".to_owned(), address.clone()]);
+        }
         args
     }
 
@@ -225,6 +229,14 @@ async fn end_of_stdin() {
         drop(ended);
     });
     let _ = wait.await;
+}
+
+/// The usual place, or a free one beside it: several nodes on one machine need no flags.
+fn default_listen() -> String {
+    match TcpListener::bind(daemon::DEFAULT_LISTEN) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => "127.0.0.1:0".to_owned(),
+        _ => daemon::DEFAULT_LISTEN.to_owned(),
+    }
 }
 
 /// The machine's name up to the first dot.

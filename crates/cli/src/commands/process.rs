@@ -14,7 +14,8 @@ use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
 
 /// List processes
 ///
-/// Of the whole fleet; those that have ended stay listed at their last node until they are removed.
+/// Of the whole fleet. Those that have ended stay listed at their last node until they are removed;
+/// those that were lost with their node, until it comes back or they are removed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +23,7 @@ Examples:
   limosa ps -a --json
   limosa rm $(limosa ps -aq)")]
 pub struct Ps {
-    /// Also those that have ended or were lost with their node
+    /// Also those that have ended
     #[arg(short, long)]
     all: bool,
     /// Only ids
@@ -33,8 +34,8 @@ pub struct Ps {
 impl Ps {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
         let mut processes = context.client()?.processes(false).await?;
-        let ended = |state| matches!(state, ProcessState::Exited | ProcessState::Lost);
-        processes.retain(|process| self.all || !ended(process.state));
+        // What was lost with its node is shown: somebody must know.
+        processes.retain(|process| self.all || process.state != ProcessState::Exited);
         processes.sort_by_key(|process| (process.age_seconds, process.id));
         if self.quiet {
             let ids: Vec<String> = processes
