@@ -51,6 +51,8 @@ pub enum Input {
         /// Its state, or why there is none.
         result: Result<Arc<Sealed>, String>,
     },
+    /// Say when no process is here any more, and no record of one.
+    WhenEmpty(oneshot::Sender<()>),
     /// A control link was opened, by either side.
     Link {
         /// The other side.
@@ -152,6 +154,7 @@ pub struct NodeLoop {
     next_token: Token,
     messages: (mpsc::Sender<Message>, mpsc::Receiver<Message>),
     moves: Moves,
+    when_empty: Vec<oneshot::Sender<()>>,
 }
 
 impl NodeLoop {
@@ -176,6 +179,7 @@ impl NodeLoop {
             tokens: HashMap::new(),
             next_token: 0,
             messages: mpsc::channel(WAITING),
+            when_empty: Vec::new(),
         }
     }
 
@@ -230,6 +234,7 @@ impl NodeLoop {
                 self.carry_out();
                 let _ = reply.send(self.node.members());
             }
+            Input::WhenEmpty(reply) => self.when_empty.push(reply),
             Input::Link {
                 peer,
                 hello,
@@ -355,6 +360,11 @@ impl NodeLoop {
     fn carry_out(&mut self) {
         while let Some(effect) = self.node.poll_effect() {
             self.carry_out_one(effect);
+        }
+        if !self.when_empty.is_empty() && self.node.is_empty() {
+            for waiting in self.when_empty.drain(..) {
+                let _ = waiting.send(());
+            }
         }
     }
 

@@ -483,8 +483,11 @@ async fn go_down(core: &Core) {
             let mut status = managed.status();
             let _ = status.wait_for(|_| managed.has_ended()).await;
         }
-        // Their records go, and their clients are told.
+        // Their clients have what they wrote, and their records are gone.
         core.processes.reported().await;
+        let (reply, empty) = oneshot::channel();
+        core.node.tell(Input::WhenEmpty(reply));
+        let _ = empty.await;
     };
     if tokio::time::timeout(GOING_DOWN, gone).await.is_err() {
         tracing::warn!("some processes did not end in time");

@@ -129,6 +129,12 @@ impl Node {
         self.processes.records()
     }
 
+    /// Whether nothing is here whose record the directory still has: the node can go down without
+    /// leaving anything behind.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
     /// What to do next.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()

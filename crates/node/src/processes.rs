@@ -90,6 +90,10 @@ impl Processes {
         self.table.values().filter(here).map(|p| &p.record)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         if self.removing_leftovers >= WINDOW {
             return None;
@@ -244,8 +248,7 @@ impl Node {
     /// Somebody says that a process has ended.
     pub(crate) fn handle_gone(&mut self, now: Duration, process: ProcessId) {
         if self.processes.is_running(process) {
-            self.processes.to_verify.insert(process);
-            self.verify(now);
+            self.verify_one(now, process);
         } else {
             self.effects.push_back(Effect::Gone { process });
         }
@@ -262,6 +265,11 @@ impl Node {
         let running = table.filter(|(_, p)| p.phase == Phase::Running);
         let watched = self.processes.watched.iter().copied();
         self.processes.to_verify = running.map(|(id, _)| *id).chain(watched).collect();
+        self.verify(now);
+    }
+
+    pub(crate) fn verify_one(&mut self, now: Duration, process: ProcessId) {
+        self.processes.to_verify.insert(process);
         self.verify(now);
     }
 

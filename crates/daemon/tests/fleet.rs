@@ -1,0 +1,298 @@
+//! Nodes find, trust and miss each other; strangers get nowhere.
+
+mod common;
+
+use common::{Echo, Node, fleet, until, within};
+use daemon::fleet::FleetView;
+use daemon::links::Dialler;
+use daemon::links::identity::{Identity, generate};
+use daemon::links::join::{JoinError, join};
+use daemon::links::transport::read_frame;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::api::{NodeState, ProcessState};
+use wire::control::Member;
+use wire::link::{LinkKind, Secret};
+use wire::ticket::Ticket;
+
+/// Somebody with a key of his own that no fleet knows.
+fn stranger(host: &Node) -> (Dialler, Member) {
+    let identity = Identity::new(&generate().unwrap()).unwrap();
+    let me = Member {
+        node: identity.node(),
+        name: "stranger".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        incarnation: 1,
+    };
+    let host = Member {
+        node: host.ready.node,
+        name: "host".to_owned(),
+        address: host.ready.address.clone(),
+        incarnation: 1,
+    };
+    let (_, fleet) = tokio::sync::watch::channel(FleetView {
+        me: me.clone(),
+        directory: host.node,
+        members: BTreeMap::from([(host.node, host)]),
+        health: BTreeMap::new(),
+    });
+    let dialler = Dialler {
+        identity,
+        name: me.name.clone(),
+        incarnation: 1,
+        fleet,
+    };
+    (dialler, me)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_joined_by_a_ticket_see_each_other() {
+    let nodes = fleet().await;
+    for node in &nodes {
+        let seen = node.client.nodes().await.unwrap();
+        let names: Vec<&str> = seen.iter().map(|node| &*node.name).collect();
+        assert_eq!(names.len(), 3);
+        for name in ["ant", "bee", "cat"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        assert_eq!(seen.iter().filter(|node| node.this).count(), 1);
+        let directory = seen.iter().find(|node| node.directory).unwrap();
+        assert_eq!(directory.name, "ant");
+        assert!(
+            seen.iter()
+                .all(|node| node.version == env!("CARGO_PKG_VERSION"))
+        );
+        // Whoever is asked, the ticket is that of the directory's node.
+        let ticket: Ticket = node.client.ticket().await.unwrap().parse().unwrap();
+        assert_eq!(ticket.node(), nodes[0].ready.node);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_ticket_is_refused() {
+    let host = Node::first("ant").await;
+    let good: Ticket = host.ready.ticket.parse().unwrap();
+    let wrong = Ticket::new(good.node(), good.addresses().to_vec(), Secret([7; 32])).unwrap();
+    let error = Node::start("bee", Some(&wrong.to_string()))
+        .await
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("ticket"), "{error}");
+    // A ticket of another fleet, by its node's id.
+    let other = Node::first("other").await;
+    let other: Ticket = other.ready.ticket.parse().unwrap();
+    let wrong = Ticket::new(other.node(), good.addresses().to_vec(), *good.secret()).unwrap();
+    let error = Node::start("bee", Some(&wrong.to_string()))
+        .await
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("is not node"), "{error}");
+    assert_eq!(host.client.nodes().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_for_another_node_is_of_no_use() {
+    let host = Node::first("ant").await;
+    let ticket: Ticket = host.ready.ticket.parse().unwrap();
+    let (dialler, me) = stranger(&host);
+    // He presents another one's entry.
+    let (_, other) = stranger(&host);
+    let refused = join(
+        &dialler,
+        &ticket,
+        Member {
+            node: other.node,
+            ..me
+        },
+    )
+    .await;
+    assert!(matches!(refused, Err(JoinError::Refused(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_no_link_but_to_join() {
+    let host = Node::first("ant").await;
+    let (dialler, _) = stranger(&host);
+    for kind in [
+        LinkKind::Control,
+        LinkKind::Streams,
+        LinkKind::Bulk,
+        LinkKind::Api,
+    ] {
+        let opened = within("an answer", dialler.open(host.ready.node, kind)).await;
+        assert!(opened.is_err(), "{kind:?}");
+    }
+    // And there he may say one thing, of limited length.
+    let (mut link, _) = dialler.open(host.ready.node, LinkKind::Join).await.unwrap();
+    link.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+    link.flush().await.unwrap();
+    let answer = within("the end", read_frame(&mut link, 1 << 20)).await;
+    if let Ok(Some(answer)) = answer {
+        let reply: wire::link::JoinReply = wire::link::decode(&answer).unwrap();
+        assert!(matches!(reply, wire::link::JoinReply::Refused { .. }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_silence_on_the_port_keep_nobody_out() {
+    let host = Node::first("ant").await;
+    let mut silent = Vec::new();
+    // More than may wait at a time; none ever says hello.
+    for index in 0..300u32 {
+        let mut tcp = TcpStream::connect(&host.ready.address).await.unwrap();
+        match index % 3 {
+            0 => {}
+            1 => tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap(),
+            _ => tcp.write_all(&[0x16, 3, 1, 0, 200, 1]).await.unwrap(),
+        }
+        silent.push(tcp);
+    }
+    let joined = Node::joining("bee", &host).await;
+    joined.sees_alive(2).await;
+    // The silent ones are not kept for ever.
+    let begun = Instant::now();
+    for mut tcp in silent {
+        let mut sink = Vec::new();
+        let _ = within("it is closed", tcp.read_to_end(&mut sink)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_for_no_move_is_closed() {
+    let [a, b, _c] = fleet().await;
+    // A member, but nothing was offered: b's key, dialling from outside of b.
+    let key = std::fs::read(b.config.state_dir.join("node.key")).unwrap();
+    let (mut dialler, _) = stranger(&a);
+    dialler.identity = Identity::new(&key).unwrap();
+    let (mut link, _) = dialler.open(a.ready.node, LinkKind::Bulk).await.unwrap();
+    let header = wire::link::BulkHeader {
+        id: wire::MoveId(1),
+        what: wire::link::BulkKind::Snapshot,
+        length: u64::MAX,
+        digest: [0; 32],
+    };
+    let mut frame = Vec::new();
+    wire::link::write_frame(&header, 1 << 20, &mut frame).unwrap();
+    link.write_all(&frame).await.unwrap();
+    link.flush().await.unwrap();
+    let end = within("it is closed", link.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_with_its_processes_is_noticed_within_seconds() {
+    let [a, b, c] = fleet().await;
+    let (info, address) = a.serve("echo", "echo", Some("bee")).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let begun = Instant::now();
+    let crashed = b.crash().await;
+    for node in [&a, &c] {
+        until("it is seen as dead", || async {
+            let nodes = node.client.nodes().await.unwrap();
+            let bee = nodes.into_iter().find(|node| node.name == "bee").unwrap();
+            (bee.state == NodeState::Dead).then_some(())
+        })
+        .await;
+        let lost = node.sees("echo", ProcessState::Lost).await;
+        assert_eq!((lost.id, lost.node), (info.id, crashed_node(&info)));
+        let listed = node.client.processes(false).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].state, ProcessState::Lost);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    // Its clients are told, and its name is free once it is removed.
+    let broken = within("the connection breaks", client.tcp.read(&mut [0; 1])).await;
+    assert!(matches!(broken, Ok(0) | Err(_)));
+    let error = c.client.migrate("echo", "cat").await.unwrap_err();
+    assert_eq!(error.code(), Some("unavailable"));
+    c.client.remove("echo", false).await.unwrap();
+    let error = a.client.inspect("echo").await.unwrap_err();
+    assert_eq!(error.code(), Some("unknown_process"));
+    drop(crashed);
+}
+
+fn crashed_node(info: &wire::api::ProcessInfo) -> wire::NodeId {
+    info.node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_comes_back_without_its_processes() {
+    let [a, b, c] = fleet().await;
+    a.serve("echo", "echo", Some("bee")).await;
+    let id = b.ready.node;
+    let b = Node::again(b.crash().await).await;
+    assert_eq!(b.ready.node, id);
+    for node in [&a, &b, &c] {
+        node.sees_alive(3).await;
+    }
+    until("its process is forgotten", || async {
+        let error = c.client.inspect("echo").await.err()?;
+        (error.code() == Some("unknown_process")).then_some(())
+    })
+    .await;
+    // It can be given work again.
+    let (_, address) = c.serve("echo", "echo", Some("bee")).await;
+    Echo::connect(address).await.round_trip(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_and_clients_live_on_while_the_directory_is_away() {
+    let [a, b, c] = fleet().await;
+    let (info, address) = b.serve("echo", "echo", Some("cat")).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let crashed = a.crash().await;
+    until("the directory is seen as dead", || async {
+        let nodes = b.client.nodes().await.unwrap();
+        let ant = nodes.into_iter().find(|node| node.name == "ant").unwrap();
+        (ant.state == NodeState::Dead).then_some(())
+    })
+    .await;
+    client.round_trip(100_000).await;
+    Echo::connect(address).await.round_trip(10).await;
+    // What needs the directory says so, and nothing is frozen for it.
+    let error = c.client.migrate("echo", "bee").await.unwrap_err();
+    assert!(error.to_string().contains("directory"), "{error}");
+    client.round_trip(10).await;
+    // Back from its store, it knows everything.
+    let a = Node::again(crashed).await;
+    for node in [&a, &b, &c] {
+        node.sees_alive(3).await;
+    }
+    let seen = a.sees("echo", ProcessState::Running).await;
+    assert_eq!((seen.id, seen.node), (info.id, c.ready.node));
+    let moved = within("a move", a.client.migrate("echo", "bee"))
+        .await
+        .unwrap();
+    assert_eq!(moved.epoch, info.epoch.next());
+    client.round_trip(10).await;
+    client.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_shut_down_leaves_no_process_behind() {
+    let [a, b, _c] = fleet().await;
+    a.serve("echo", "echo", Some("bee")).await;
+    b.client.shutdown().await.unwrap();
+    until("its process is gone", || async {
+        let error = a.client.inspect("echo").await.err()?;
+        (error.code() == Some("unknown_process")).then_some(())
+    })
+    .await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_keeps_to_its_fleet() {
+    let [a, b, _c] = fleet().await;
+    let other = Node::first("other").await;
+    let (mut config, state) = b.stop().await;
+    config.join = Some(other.ready.ticket.parse().unwrap());
+    let error = Node::with(config.clone(), state).await.err().unwrap();
+    assert!(error.to_string().contains("in a fleet already"), "{error}");
+    drop(a);
+}
