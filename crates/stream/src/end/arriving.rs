@@ -72,9 +72,7 @@ impl End {
                 // It did not hear it, or it would not begin anew; and it can be reached.
                 self.followed = true;
                 self.reset_due = true;
-                if self.phase == Phase::Detached {
-                    self.phase = Phase::Active;
-                }
+                self.reattach();
             }
             Body::Resumed { .. } => self.followed = true,
             Body::Reset(_) => self.reset_due = false,
@@ -99,6 +97,7 @@ impl End {
                     return Err(ResetReason::Protocol);
                 }
                 // A repetition: the anchor did not hear us, so it has taken nothing yet.
+                self.reattach();
                 self.learn(0, window)?;
                 self.restart();
             }
@@ -134,6 +133,7 @@ impl End {
                     self.ignored.foreign += 1;
                     return Ok(());
                 }
+                self.reattach();
                 self.learn(received, limit)?;
                 self.restart();
             }
@@ -150,13 +150,17 @@ impl End {
         Ok(())
     }
 
+    /// The other end begins anew, so there is a link to it again.
+    fn reattach(&mut self) {
+        if self.phase == Phase::Detached {
+            self.phase = Phase::Active;
+        }
+    }
+
     /// The other end says where it stands.
     fn learn(&mut self, received: u64, limit: u64) -> Result<(), ResetReason> {
         // Whoever speaks in this epoch to an owner's end follows it.
         self.followed |= !matches!(self.phase, Phase::Standby { .. });
-        if self.phase == Phase::Detached {
-            self.phase = Phase::Active;
-        }
         let met = std::mem::replace(&mut self.met, true);
         let possible = if met || self.role == frame::End::Process {
             self.sending.acknowledge(received, limit)
