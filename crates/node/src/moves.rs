@@ -13,7 +13,7 @@ use migrate::{Question, Strategy};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Offer, Step};
-use wire::directory::{Answer, Record};
+use wire::directory::{Answer, Claim, Record};
 use wire::{ArtefactId, MoveId, NodeId, ProcessId};
 
 /// Moves that ended well and are remembered, for sources that ask again.
@@ -447,7 +447,7 @@ impl Node {
                 }
             }
             Outcome::Kept { claim, reason } => {
-                self.run_on(process, claim);
+                self.run_on_if_ours(now, process, claim);
                 Reply::Failed(match reason {
                     source::Reason::TargetUnreachable(_) => Failure::TargetUnreachable(to),
                     source::Reason::DirectoryUnreachable => Failure::DirectoryUnreachable,
@@ -455,7 +455,7 @@ impl Node {
                 })
             }
             Outcome::TakenBack { claim, reason } => {
-                self.run_on(process, claim);
+                self.run_on_if_ours(now, process, claim);
                 let text = format!("{reason}; the process was taken back and runs here again");
                 Reply::Failed(Failure::MoveFailed(text))
             }
@@ -489,11 +489,17 @@ impl Node {
         self.reply(token, reply);
     }
 
-    fn run_on(&mut self, process: ProcessId, claim: wire::directory::Claim) {
+    fn run_on(&mut self, process: ProcessId, claim: Claim) {
         if let Some(entry) = self.processes.get_mut(process) {
             entry.record.claim = claim;
             entry.phase = Phase::Running;
         }
+    }
+
+    /// It runs on here. While it moved, nobody asked whether it still is this node's.
+    fn run_on_if_ours(&mut self, now: Duration, process: ProcessId, claim: Claim) {
+        self.run_on(process, claim);
+        self.verify_one(now, process);
     }
 
     fn ask_for_move(&mut self, now: Duration, id: MoveId, question: Question) {
