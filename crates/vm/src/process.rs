@@ -169,7 +169,7 @@ impl Process {
         &self.image
     }
 
-    /// Its file tree; nothing while a run is under way.
+    /// Its file tree; nothing if its instance is gone.
     pub fn files(&self) -> Option<FileTree> {
         self.machine
             .as_ref()
