@@ -229,3 +229,43 @@ impl Report {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_has_the_promised_fields() {
+        let latencies = Latencies {
+            name: "fib",
+            frozen_us: vec![3.0, 1.0, 2.0],
+            snapshot_us: vec![7.0],
+            thaw_us: vec![8.0],
+            memory_bytes: 1 << 20,
+        };
+        let line = Line {
+            base: 4.0,
+            slope: 0.012,
+        };
+        let depths = Depths {
+            capture: line,
+            thaw: line,
+            rows: Vec::new(),
+        };
+        let coding = Coding {
+            bytes: 9,
+            encode_ms: 1.0,
+            decode_ms: 2.0,
+        };
+        let machine = Machine::of_this();
+        let report = Report::new(vec![latencies], depths, coding, Vec::new(), machine);
+        let object: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        assert_eq!(object["request_to_frozen_us"]["p50"], 2.0);
+        assert_eq!(object["request_to_frozen_us"]["p99"], 3.0);
+        assert_eq!(object["capture"]["base_us"], 4.0);
+        assert_eq!(object["thaw"]["ns_per_frame"], 12.0);
+        assert_eq!(object["rows"][0]["freezes"], 3);
+        assert_eq!(object["rows"][0]["snapshot_us"], 7.0);
+        assert!(report.text().contains("4.0 µs + 12.0 ns per frame"));
+    }
+}

@@ -176,3 +176,53 @@ fn span(ratios: &[f64]) -> String {
     let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{least:.3} – {most:.3}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, ratio: f64, after_freeze: f64, noise: f64) -> Row {
+        Row {
+            name,
+            ratio,
+            after_freeze,
+            plain_ms: 40.0,
+            noise,
+            layouts: vec![ratio],
+            after_freeze_layouts: vec![after_freeze],
+        }
+    }
+
+    fn report() -> Report {
+        let rows = vec![row("slow", 1.44, 1.1, 0.97), row("same", 1.0, 1.2, 1.01)];
+        Report::new(rows, Vec::new(), Machine::of_this(), false)
+    }
+
+    #[test]
+    fn the_object_has_the_promised_fields_and_says_which_bars_are_kept() {
+        let object: serde_json::Value = serde_json::from_str(&report().json().unwrap()).unwrap();
+        assert_eq!(object["geomean"], 1.2);
+        assert_eq!(object["worst"]["name"], "slow");
+        assert_eq!(object["worst"]["ratio"], 1.44);
+        assert_eq!(object["after_freeze_worst"]["name"], "same");
+        assert_eq!(object["after_freeze_worst"]["ratio"], 1.2);
+        assert_eq!(object["noise"]["farthest"], 0.97);
+        assert_eq!(object["bars"]["geomean"]["pass"], false);
+        assert_eq!(object["bars"]["worst"]["pass"], false);
+        assert_eq!(object["bars"]["after_freeze_worst"]["pass"], true);
+        assert_eq!(object["rows"][1]["layouts"][0], 1.0);
+        assert!(object["skipped"].is_array() && object["machine"]["cores"].is_number());
+    }
+
+    #[test]
+    fn people_see_each_bar_with_whose_the_worst_is() {
+        let text = report().text();
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(line("worst  ").ends_with("miss  slow"), "{text}");
+        assert!(
+            line("worst after a freeze").ends_with("pass  same"),
+            "{text}"
+        );
+        assert!(line(" noise").contains("farthest 0.970"), "{text}");
+    }
+}
