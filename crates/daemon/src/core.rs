@@ -5,7 +5,7 @@ use crate::fleet::{Fleet, FleetView};
 use crate::links::{Dialler, keep};
 use crate::loader::Loader;
 use crate::moves::Arrivals;
-use crate::node_loop::{Input, LoopHandle};
+use crate::node_loop::{Input, LoopHandle, Opened};
 use crate::processes::Processes;
 use crate::run::Progress;
 use crate::state_dir::{self, StateDir};
@@ -73,13 +73,13 @@ impl Core {
             LinkKind::Control,
             up,
             move |stream, hello| {
-                node.tell(Input::Link {
+                node.tell(Input::Link(Box::new(Opened {
                     peer,
                     hello,
                     stream,
                     dialled_by: me,
                     place: None,
-                });
+                })));
             },
         ));
     }

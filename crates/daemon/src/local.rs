@@ -52,6 +52,9 @@ pub enum Ended {
     },
     /// By the interrupt.
     Interrupted,
+    /// By writing to a standard stream that nobody reads any more: as natively by SIGPIPE, since
+    /// most programs do not look.
+    Unread,
 }
 
 /// Why a program did not run.
@@ -123,13 +126,14 @@ pub async fn run(
         listeners: names,
         ..vm::Spec::default()
     };
+    let terminal = Arc::new(Terminal::new());
     let launch = Launch {
         id: process,
         name: spec.name.clone().unwrap_or_else(|| "program".to_owned()),
         image,
         origin: Origin::Birth(Box::new(birth)),
         sockets,
-        stdio: Arc::new(Terminal::new()),
+        stdio: terminal.clone(),
         log: Log::new(0, None),
         listeners,
         born_ns: 0,
@@ -145,14 +149,16 @@ pub async fn run(
 
     let mut status = managed.status();
     let ended = |status: &Status| matches!(status, Status::Ended(_));
-    let interrupted = tokio::select! {
-        _ = status.wait_for(ended) => false,
-        () = interrupt => true,
+    let stopped = tokio::select! {
+        biased;
+        _ = status.wait_for(ended) => None,
+        () = interrupt => Some(Ended::Interrupted),
+        () = terminal.unread() => Some(Ended::Unread),
     };
-    if interrupted {
+    if let Some(stopped) = stopped {
         managed.kill(End::killed(KILLED, "interrupted"));
         let _ = tokio::time::timeout(ENDING, status.wait_for(ended)).await;
-        return Ok(Ended::Interrupted);
+        return Ok(stopped);
     }
     anchors.close_listeners(process);
     managed.sockets.drained().await;

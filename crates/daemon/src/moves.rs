@@ -130,7 +130,7 @@ impl Moves {
     /// Source: the process is frozen, or not. Returns what the node is to be told.
     pub fn frozen(&mut self, id: MoveId, result: Result<Arc<Sealed>, String>) -> Event {
         let result = result.map(|sealed| {
-            let bytes = sealed.bytes.len() as u64;
+            let bytes = sealed.encoder_for_link().total_bytes();
             if let Some(outgoing) = self.outgoing.get_mut(&id) {
                 outgoing.sealed = Some(sealed);
             }
@@ -301,7 +301,7 @@ async fn send_parts(
                     module.ok_or(Unloadable::Missing(image))
                 });
                 let module = module.await.map_err(|error| error.to_string())?;
-                link.send(BulkKind::Image, image.0, &module)
+                link.send(BulkKind::Image, image.0, &[&module])
                     .await
                     .map_err(broken)?;
             }
@@ -311,15 +311,17 @@ async fn send_parts(
                 log,
             } => {
                 let encoded = encode_luggage(&luggage)?;
-                link.send(BulkKind::Luggage, [0; 32], &encoded)
+                link.send(BulkKind::Luggage, [0; 32], &[&encoded])
                     .await
                     .map_err(broken)?;
-                link.send(BulkKind::Snapshot, sealed.digest, &sealed.bytes)
+                let encoder = sealed.encoder_for_link();
+                let slices: Vec<&[u8]> = encoder.slices().collect();
+                link.send(BulkKind::Snapshot, [0; 32], &slices)
                     .await
                     .map_err(broken)?;
                 tracing::debug!(%id, "snapshot sent");
                 // The process does not wait for this, and can do without.
-                if let Err(error) = link.send(BulkKind::Log, [0; 32], &log).await {
+                if let Err(error) = link.send(BulkKind::Log, [0; 32], &[&log]).await {
                     tracing::warn!(%error, "the log did not go along with its process");
                 }
             }
@@ -525,7 +527,8 @@ impl Receive {
         let start = Instant::now();
         let prepare = move || {
             let failed = |reason: String| Unloadable::Store(reason);
-            let snapshot = Snapshot::decode(&bytes).map_err(|error| failed(error.to_string()))?;
+            let snapshot =
+                Snapshot::decode_from_link(&bytes).map_err(|error| failed(error.to_string()))?;
             drop(bytes);
             let decoded = start.elapsed();
             if snapshot.image != offer.image || snapshot.artefact != offer.artefact {

@@ -54,18 +54,7 @@ pub enum Input {
     /// Say when no process is here any more, and no record of one.
     WhenEmpty(oneshot::Sender<()>),
     /// A control link was opened, by either side.
-    Link {
-        /// The other side.
-        peer: NodeId,
-        /// What it said.
-        hello: Hello,
-        /// The connection.
-        stream: Secured,
-        /// Who opened it.
-        dialled_by: NodeId,
-        /// Counts it, if it was accepted.
-        place: Option<Place>,
-    },
+    Link(Box<Opened>),
     /// A control link broke.
     LinkClosed {
         /// The other side.
@@ -75,6 +64,20 @@ pub enum Input {
         /// Why.
         reason: String,
     },
+}
+
+/// A control link that was opened.
+pub struct Opened {
+    /// The other side.
+    pub peer: NodeId,
+    /// What it said.
+    pub hello: Hello,
+    /// The connection.
+    pub stream: Secured,
+    /// Who opened it.
+    pub dialled_by: NodeId,
+    /// Counts it, if it was accepted.
+    pub place: Option<Place>,
 }
 
 /// A message that came over a control link.
@@ -235,13 +238,7 @@ impl NodeLoop {
                 let _ = reply.send(self.node.members());
             }
             Input::WhenEmpty(reply) => self.when_empty.push(reply),
-            Input::Link {
-                peer,
-                hello,
-                stream,
-                dialled_by,
-                place,
-            } => self.take_link(peer, &hello, stream, dialled_by, place),
+            Input::Link(opened) => self.take_link(*opened),
             Input::LinkClosed {
                 peer,
                 generation,
@@ -275,14 +272,14 @@ impl NodeLoop {
         }
     }
 
-    fn take_link(
-        &mut self,
-        peer: NodeId,
-        hello: &Hello,
-        stream: Secured,
-        dialled_by: NodeId,
-        place: Option<Place>,
-    ) {
+    fn take_link(&mut self, opened: Opened) {
+        let Opened {
+            peer,
+            hello,
+            stream,
+            dialled_by,
+            place,
+        } = opened;
         let standing = Standing {
             dialled_by,
             incarnation: hello.incarnation,

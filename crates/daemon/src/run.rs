@@ -8,7 +8,7 @@ use crate::links::accept::{Accepted, Placed};
 use crate::links::identity::Identity;
 use crate::links::{Dialler, accept, join};
 use crate::loader::Loader;
-use crate::node_loop::{self, Input, LoopHandle, NodeLoop};
+use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
 use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
@@ -368,13 +368,13 @@ fn open_store(
 /// Gives an accepted link to whom it is for.
 fn take(core: &Arc<Core>, api_links: &mpsc::Sender<Accepted>, link: Accepted) {
     match link.hello.kind {
-        LinkKind::Control => core.node.tell(Input::Link {
+        LinkKind::Control => core.node.tell(Input::Link(Box::new(Opened {
             peer: link.peer,
             hello: link.hello,
             stream: link.stream,
             dialled_by: link.peer,
             place: Some(link.place),
-        }),
+        }))),
         LinkKind::Streams => {
             let (peer, place) = (link.peer, Some(link.place));
             core.switch

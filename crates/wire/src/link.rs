@@ -426,9 +426,8 @@ pub struct BulkHeader {
     pub what: BulkKind,
     /// How many bytes of it. The receiver compares this with its limit before it allocates.
     pub length: u64,
-    /// What the bytes must hash to. For an image BLAKE3 over all of them, so its id. For a snapshot
-    /// the checksum in its header, which its decoder verifies: no need to hash it twice. For the
-    /// rest zeros: the link protects them.
+    /// What the bytes must hash to: for an image BLAKE3 over all of them, so its id. For the rest
+    /// zeros: the link protects them.
     pub digest: [u8; 32],
 }
 

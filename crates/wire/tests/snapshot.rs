@@ -102,6 +102,22 @@ fn any_altered_byte_is_noticed() {
 }
 
 #[test]
+fn a_snapshot_without_checksum_is_for_links_only() {
+    let snapshot = birth();
+    let bytes: Vec<u8> = snapshot
+        .encoder_for_link()
+        .slices()
+        .flatten()
+        .copied()
+        .collect();
+    assert_eq!(Snapshot::decode_from_link(&bytes).unwrap(), snapshot);
+    assert_eq!(Snapshot::decode(&bytes), Err(DecodeError::Altered));
+    // And one with a checksum is none that came over a link.
+    let error = Snapshot::decode_from_link(&snapshot.encode()).unwrap_err();
+    assert_eq!(error, DecodeError::Altered);
+}
+
+#[test]
 fn a_newer_version_is_named_whatever_follows() {
     let mut bytes = MAGIC.to_vec();
     bytes.extend([7, 0]);

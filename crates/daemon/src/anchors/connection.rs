@@ -344,8 +344,8 @@ impl Connection {
         let end = self.end.clone();
         let mut inner = end.inner();
         let mut wants = Wants::default();
-        let written = self.to_client(&mut inner, &mut wants);
-        let read = written.and_then(|()| self.from_client(&mut inner, &mut wants));
+        let written = self.write_client(&mut inner, &mut wants);
+        let read = written.and_then(|()| self.read_client(&mut inner, &mut wants));
         if let Err(error) = read {
             tracing::debug!(process = %self.process, %error, "a client is gone");
             inner.happened(gateway::Event::ClientReset);
@@ -356,7 +356,7 @@ impl Connection {
         wants
     }
 
-    fn to_client(&mut self, inner: &mut Inner, wants: &mut Wants) -> io::Result<()> {
+    fn write_client(&mut self, inner: &mut Inner, wants: &mut Wants) -> io::Result<()> {
         let mut moved = false;
         while !inner.end.unread().is_empty() {
             match self.tcp.try_write(inner.end.unread()) {
@@ -387,7 +387,7 @@ impl Connection {
         Ok(())
     }
 
-    fn from_client(&mut self, inner: &mut Inner, wants: &mut Wants) -> io::Result<()> {
+    fn read_client(&mut self, inner: &mut Inner, wants: &mut Wants) -> io::Result<()> {
         if !self.reading {
             return Ok(());
         }

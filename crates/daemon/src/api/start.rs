@@ -353,18 +353,15 @@ pub async fn checkpoint_file(
     let parts = blocking(move || {
         let module = images.get(image).map_err(Unloadable::Store)?;
         let module = module.ok_or(Unloadable::Missing(image))?;
+        let snapshot = sealed.encode();
         let checkpoint = Checkpoint {
             head,
-            snapshot: &sealed.bytes,
+            snapshot: &snapshot,
             module: &module,
         };
         let header = checkpoint.encode_header();
         let header = header.map_err(|error| Unloadable::Store(error.to_string()))?;
-        Ok([
-            header.into(),
-            Bytes::from_owner(Shared(sealed)),
-            module.into(),
-        ])
+        Ok([header.into(), snapshot.into(), module.into()])
     });
     let parts: [Bytes; 3] = parts.await.map_err(Refusal::internal)?;
     let length: usize = parts.iter().map(Bytes::len).sum();
@@ -378,14 +375,6 @@ pub async fn checkpoint_file(
         ("content-length", length.to_string()),
     ];
     Ok((headers, body).into_response())
-}
-
-struct Shared(Arc<Sealed>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.bytes
-    }
 }
 
 /// What the query of a restore says.

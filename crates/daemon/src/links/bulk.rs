@@ -19,6 +19,8 @@ const IDLE: Duration = Duration::from_secs(180);
 const STALL: Duration = Duration::from_secs(10);
 /// Bytes asked of the connection at once, and allocated ahead of what has arrived.
 const STEP: usize = 1 << 20;
+/// Slices shorter than this are copied together before they are sent.
+const SMALL: usize = 32 << 10;
 
 /// The sending side.
 #[derive(Debug)]
@@ -34,23 +36,34 @@ impl BulkOut {
         Ok(BulkOut { stream, id })
     }
 
-    /// Sends one part.
-    pub async fn send(&mut self, what: BulkKind, digest: [u8; 32], bytes: &[u8]) -> io::Result<()> {
+    /// Sends one part, which lies in as many slices.
+    pub async fn send(
+        &mut self,
+        what: BulkKind,
+        digest: [u8; 32],
+        slices: &[&[u8]],
+    ) -> io::Result<()> {
         let header = BulkHeader {
             id: self.id,
             what,
-            length: bytes.len() as u64,
+            length: slices.iter().map(|slice| slice.len() as u64).sum(),
             digest,
         };
-        let mut frame = Vec::new();
-        write_frame(&header, MAX_CONTROL, &mut frame).map_err(io::Error::other)?;
-        // The header goes with the first bytes.
-        let (first, rest) = bytes.split_at(bytes.len().min(32 << 10));
-        frame.extend_from_slice(first);
-        write(&mut self.stream, &frame).await?;
-        for step in rest.chunks(STEP) {
-            write(&mut self.stream, step).await?;
+        // Small pieces go together, large ones as they lie.
+        let mut small = Vec::new();
+        write_frame(&header, MAX_CONTROL, &mut small).map_err(io::Error::other)?;
+        for slice in slices {
+            if slice.len() < SMALL {
+                small.extend_from_slice(slice);
+                continue;
+            }
+            write(&mut self.stream, &small).await?;
+            small.clear();
+            for step in slice.chunks(STEP) {
+                write(&mut self.stream, step).await?;
+            }
         }
+        write(&mut self.stream, &small).await?;
         timeout(STALL, self.stream.flush()).await.map_err(stalled)?
     }
 }

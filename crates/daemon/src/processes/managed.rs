@@ -105,14 +105,8 @@ impl End {
     }
 }
 
-/// A frozen state, written down.
-#[derive(Debug)]
-pub struct Sealed {
-    /// The encoded snapshot.
-    pub bytes: Vec<u8>,
-    /// The checksum in its header.
-    pub digest: [u8; 32],
-}
+/// A frozen state.
+pub type Sealed = Snapshot;
 
 /// What the thread is told while it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,7 +303,7 @@ impl Managed {
         }
     }
 
-    /// Freezes, writes the state down, runs on.
+    /// Freezes, takes the state, runs on.
     pub async fn checkpoint(&self) -> Result<Arc<Sealed>, String> {
         let (sender, receiver) = oneshot::channel();
         self.intents().checkpoints.push(sender);
@@ -546,12 +540,6 @@ fn killed() -> End {
 fn seal(process: &mut Process) -> Result<Arc<Sealed>, String> {
     let start = Instant::now();
     let snapshot = process.snapshot().map_err(|error| error.to_string())?;
-    let captured = start.elapsed();
-    let bytes = snapshot.encode();
-    tracing::debug!(?captured, encoded = ?start.elapsed(), bytes = bytes.len(), "sealed");
-    let header = wire::snapshot::Header::read(&bytes).map_err(|error| error.to_string())?;
-    Ok(Arc::new(Sealed {
-        digest: header.checksum,
-        bytes,
-    }))
+    tracing::debug!(captured = ?start.elapsed(), "sealed");
+    Ok(Arc::new(snapshot))
 }

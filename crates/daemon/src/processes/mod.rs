@@ -143,9 +143,12 @@ impl Processes {
     /// Stops listing an ended process.
     pub fn forget(&self, process: ProcessId) {
         let mut table = self.table();
-        if table.ends.remove(&process).is_some() {
-            table.listed.remove(&process);
+        let listed = table.listed.get(&process);
+        if listed.is_some_and(|managed| !managed.has_ended()) {
+            return;
         }
+        table.listed.remove(&process);
+        table.ends.remove(&process);
         drop(table);
         self.remove_log(process);
     }
@@ -175,7 +178,8 @@ impl Processes {
 
     fn unlist(&self, process: ProcessId) -> Option<Arc<Managed>> {
         let mut table = self.table();
-        if table.ends.contains_key(&process) {
+        let listed = table.listed.get(&process);
+        if listed.is_some_and(|managed| managed.has_ended()) {
             return None;
         }
         table.listed.remove(&process)

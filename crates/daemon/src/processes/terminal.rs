@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use tokio::sync::Notify;
 use vm::ports::{Io, Stdio};
 
 /// Bytes read at once.
@@ -17,6 +18,7 @@ const CHUNK: usize = 64 << 10;
 /// See the module's documentation.
 pub struct Terminal {
     input: Arc<Input>,
+    unread: Notify,
 }
 
 #[derive(Default)]
@@ -91,7 +93,14 @@ impl Terminal {
     pub fn new() -> Terminal {
         Terminal {
             input: Arc::default(),
+            unread: Notify::new(),
         }
+    }
+
+    /// Waits until the program has written to standard output or error that nobody reads any
+    /// more.
+    pub async fn unread(&self) {
+        self.unread.notified().await;
     }
 
     fn want(&self, state: &mut State) {
@@ -147,7 +156,12 @@ impl Stdio for Terminal {
                 Err(Errno::INTR) => {}
                 // The program has a thread of its own, which may wait.
                 Err(Errno::AGAIN) => wait_for(target, PollFlags::OUT),
-                Err(_) => return Io::Closed,
+                Err(error) => {
+                    if error == Errno::PIPE {
+                        self.unread.notify_one();
+                    }
+                    return Io::Closed;
+                }
             }
         }
     }

@@ -8,7 +8,13 @@
 //! Format: table `records` from process id to the record as JSON; table `meta` with `format` = 1.
 
 use node::event::Change;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
+};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
@@ -66,7 +72,7 @@ impl DirectoryStore {
             path: path.to_owned(),
             reason,
         };
-        let database = Database::create(path).map_err(|error| failed(error.to_string()))?;
+        let database = open_database(path).map_err(|error| failed(error.to_string()))?;
         let (format, records) = prepare(&database).map_err(|error| failed(error.to_string()))?;
         if format != FORMAT {
             return Err(StoreError::Newer {
@@ -105,6 +111,65 @@ impl Drop for DirectoryStore {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Opens the file with every block that it has really there: a sync of data alone is then enough,
+/// and does not wait for the file system's journal and with it for what others write.
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let backend = Filled(FileBackend::new(file)?);
+    Ok(Builder::new().create_with_backend(backend)?)
+}
+
+/// A file that grows by zeros that are written, not by holes.
+#[derive(Debug)]
+struct Filled(FileBackend);
+
+/// Growth beyond this is left to be holes: it is rare, and would take long.
+const FILLED: u64 = 64 << 20;
+
+impl StorageBackend for Filled {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let before = self.0.len()?;
+        self.0.set_len(length)?;
+        if length > before && length - before <= FILLED {
+            let zeros = vec![0; 1 << 20];
+            let mut at = before;
+            while at < length {
+                let step = usize::try_from(length - at).unwrap_or(usize::MAX);
+                let part = zeros.get(..step).unwrap_or(&zeros);
+                self.0.write(at, part)?;
+                at += part.len() as u64;
+            }
+            self.0.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
     }
 }
 

@@ -56,7 +56,9 @@ impl Power {
 
 /// What a test does when a move of a node gets to a step.
 #[derive(Clone, Default)]
-pub struct Steps(Arc<Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>>);
+pub struct Steps(Arc<Mutex<Option<Step>>>);
+
+type Step = (&'static str, Box<dyn FnOnce() + Send>);
 
 impl Steps {
     /// The next time a move of this node enters this state.
