@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use vm::ports::{Clock, Io, Ports, Stdio};
 use vm::torture::{End, World};
-use vm::{Backend, Image, LoadError, Outcome, Polls, Process, Spec, ThawError};
+use vm::{Backend, Control, Image, LoadError, Outcome, Polls, Process, Spec, ThawError};
 use wire::snapshot::{GlobalValue, Limits, Pending, Phase, Snapshot};
 
 /// A world that tells what happens in it and answers as it is told.
@@ -97,6 +97,17 @@ fn told() -> (Arc<Told>, Ports, std::sync::mpsc::Receiver<Event>) {
     (world, ports, receiver)
 }
 
+/// Ends a process whose test has failed on another thread, so that no one waits for ever.
+struct EndsIfFailed(Control);
+
+impl Drop for EndsIfFailed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.kill();
+        }
+    }
+}
+
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -157,6 +168,7 @@ fn an_endless_loop_freezes_on_request_goes_on_in_place_and_dies_when_killed() {
             while events.try_recv().is_ok() {}
             let control = process.control();
             let asks = thread::spawn(move || {
+                let _guard = EndsIfFailed(control.clone());
                 assert_eq!(events.recv(), Ok(Event::Wrote(b"x".to_vec())));
                 match round {
                     4 => control.kill(),
@@ -239,6 +251,7 @@ fn a_process_that_waits_freezes_at_once_and_waits_on_after_a_thaw() {
     let mut process = Process::start(&image, &Spec::default(), ports).unwrap();
     let control = process.control();
     let asks = thread::spawn(move || {
+        let _guard = EndsIfFailed(control.clone());
         assert!(matches!(events.recv(), Ok(Event::Waits(_))));
         control.freeze();
     });
@@ -255,6 +268,7 @@ fn a_process_that_waits_freezes_at_once_and_waits_on_after_a_thaw() {
     assert!(events.try_recv().is_err(), "a thaw has no effects");
     let control = process.control();
     let answers = thread::spawn(move || {
+        let _guard = EndsIfFailed(control.clone());
         let Ok(Event::Waits(Waiting(waker))) = events.recv() else {
             panic!("it did not wait");
         };
@@ -300,6 +314,7 @@ fn a_write_under_way_gives_its_progress_when_it_is_frozen() {
     let mut process = Process::start(&image, &Spec::default(), ports).unwrap();
     let control = process.control();
     let asks = thread::spawn(move || {
+        let _guard = EndsIfFailed(control.clone());
         assert_eq!(events.recv(), Ok(Event::Wrote(b"012".to_vec())));
         assert!(matches!(events.recv(), Ok(Event::Waits(_))));
         control.freeze();
@@ -342,6 +357,7 @@ fn a_sleep_is_as_long_as_it_was_meant_to_be_however_often_it_moves() {
         let control = process.control();
         let expected = begins + 1_000_000_000 - slept;
         let asks = thread::spawn(move || {
+            let _guard = EndsIfFailed(control.clone());
             assert_eq!(events.recv(), Ok(Event::WakeAt(expected)));
             set(&world, begins + 250_000_000);
             control.freeze();

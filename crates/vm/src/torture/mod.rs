@@ -1,8 +1,8 @@
 //! Torture: runs a program in a world that follows a seed, freezes it at random places, and looks
 //! whether anyone could tell.
 //!
-//! - [`world`]: a virtual clock, seeded entropy, captured standard streams;
-//! - [`network`]: clients that follow a script.
+//! - `world`: a virtual clock, seeded entropy, captured standard streams;
+//! - `network`: clients that follow a script.
 //!
 //! Time passes with host calls, not with polls or freezes; where the program waits, first the next
 //! step of the script happens, then the clock jumps to the next deadline. So what the program sees
