@@ -269,7 +269,7 @@ pub struct Connection {
     search: Search,
     /// The latest owner known.
     owner: Option<Owner>,
-    /// The latest owner that said, or showed, that it is not there.
+    /// The owner that said that it is not there, until the directory names it once more.
     absent: Option<Owner>,
     /// The stream was opened.
     opened: bool,
@@ -393,9 +393,14 @@ impl Connection {
         if !self.search.answered() {
             return;
         }
-        let old = self.owner.is_some_and(|known| owner.epoch < known.epoch);
-        if old || self.absent == Some(owner) {
-            // The directory has not heard what we have; or the owner is only about to be there.
+        if self.owner.is_some_and(|known| owner.epoch < known.epoch) {
+            // The directory has not heard what we have.
+            return self.search_again(now);
+        }
+        if self.absent == Some(owner) {
+            // The same here; but should it say so again, it is believed: the owner may only have been
+            // about to be there.
+            self.absent = None;
             return self.search_again(now);
         }
         match self.phase {

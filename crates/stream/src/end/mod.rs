@@ -38,6 +38,12 @@
 //! that is not acknowledged is sent again, behind it, on the same link. So whatever became of earlier
 //! links, after an exchange of `Resume` and `Resumed` on a living one nothing is missing; duplicates
 //! are trimmed by offset.
+//!
+//! **Letting go.** An end is dropped when it is over ([`End::is_over`]). What the other end may still
+//! wait for then, it gets from the node that looks for the end and finds none: a reset, which an end
+//! that has ended both directions takes for what it is, a lost last acknowledgement. That works only
+//! if the other end speaks to the right node; so an end of a new owner is not dropped, nor says that
+//! the stream is reset, before the anchor follows that owner.
 
 mod arriving;
 mod leaving;
