@@ -21,6 +21,8 @@ pub mod code {
     pub const NOT_RUNNABLE: u8 = 126;
     /// The program trapped (as a native one that aborts: 128 + SIGABRT).
     pub const TRAPPED: u8 = 134;
+    /// The program wrote to a pipe that nobody reads any more (128 + SIGPIPE).
+    pub const UNREAD: u8 = 141;
 }
 
 /// Ends the command: a message, if there is one to give, and an exit code.

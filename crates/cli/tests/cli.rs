@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 fn hello(args: &[&str]) -> Done {
     let mut command = limosa();
@@ -263,6 +263,21 @@ fn a_reader_that_has_gone_ends_the_output_quietly() {
 }
 
 #[test]
+fn a_program_ends_when_nobody_reads_what_it_writes() {
+    let mut child = limosa()
+        .arg("run")
+        .arg(guest("hello"))
+        .args(["--", "tick", "0", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert_eq!((done.code, &done.err[..]), (141, ""));
+}
+
+#[test]
 fn unknown_things_are_named() {
     let node = Node::start("alone", None);
     node.run(["inspect", "nobody"])
@@ -407,6 +422,31 @@ fn a_checkpoint_is_whole_or_not_there_and_restores_to_a_process() {
     let length = fs::metadata(&path).unwrap().len();
     assert_eq!(written["bytes"], length);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+
+    // A name that leads elsewhere keeps leading there, and a pipe is written, not replaced.
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    node.run(["checkpoint", "ticker", "-o", link.to_str().unwrap()])
+        .succeeds();
+    assert!(link.is_symlink() && !path.is_symlink());
+    let pipe = directory.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap().len() as u64
+    });
+    let written = node
+        .run([
+            "checkpoint",
+            "ticker",
+            "-o",
+            pipe.to_str().unwrap(),
+            "--json",
+        ])
+        .json();
+    assert_eq!(written["bytes"], reader.join().unwrap());
+    let length = fs::metadata(&path).unwrap().len();
 
     let mut command = node.limosa();
     let piped = command

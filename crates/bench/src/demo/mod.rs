@@ -201,6 +201,9 @@ struct Stage {
 }
 
 async fn play(options: &Options) -> Result<Outcome, DemoError> {
+    if let Some(path) = &options.svg {
+        svg::check(path)?;
+    }
     let plan = Plan::of(options);
     let narrator = Narrator::new();
     let stage = set_up(options, &narrator).await?;

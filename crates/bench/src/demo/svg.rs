@@ -28,6 +28,24 @@ pub enum SvgError {
     },
 }
 
+/// Whether the plot can be written there: better known before the run than after it. What is there
+/// stays.
+pub fn check(path: &Path) -> Result<(), SvgError> {
+    let there = path.exists();
+    let opened = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(path);
+    opened.map_err(|source| SvgError::Write {
+        path: path.display().to_string(),
+        source,
+    })?;
+    if !there {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 /// Writes the plot to a file.
 pub fn write(curve: &Curve, title: &str, path: &Path) -> Result<(), SvgError> {
     let text = draw(curve, title).map_err(|error| SvgError::Draw(error.to_string()))?;

@@ -153,6 +153,7 @@ fn foreground(spec: &RunSpec, contents: &[Vec<u8>], module: Vec<u8>) -> Result<E
             Err(Failure::with_code(code::TRAPPED, message.trim_end()))
         }
         local::Ended::Interrupted => Err(Failure::quiet(signal)),
+        local::Ended::Unread => Err(Failure::quiet(code::UNREAD)),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use tokio::io::AsyncWriteExt;
 
 /// Move a process to another node; its connections stay open
 ///
@@ -89,12 +90,12 @@ impl Checkpoint {
             during(&message, client.checkpoint(process, &mut stdout)).await?;
             return Ok(());
         }
-        let beside = Beside::create(output)?;
-        let mut file = tokio::fs::File::from_std(beside.open()?);
+        let target = Output::at(output)?;
+        let mut file = tokio::fs::File::from_std(target.open()?);
         let bytes = during(&message, client.checkpoint(process, &mut file)).await?;
         let failed = |error| Failure::file("write", output, &error);
-        file.sync_all().await.map_err(failed)?;
-        beside.keep()?;
+        file.flush().await.map_err(failed)?;
+        target.keep(&file).await?;
         if context.json {
             let file = output;
             return output::json(&Written {
@@ -108,53 +109,73 @@ impl Checkpoint {
     }
 }
 
-/// A file that takes its name only once it is whole.
-struct Beside {
-    target: PathBuf,
-    path: PathBuf,
-    kept: bool,
+/// What is written. A regular file takes its name only once it is whole, with symbolic links
+/// followed; a device or pipe is written as it is.
+enum Output {
+    Beside {
+        target: PathBuf,
+        path: PathBuf,
+        kept: bool,
+    },
+    InPlace(PathBuf),
 }
 
-impl Beside {
-    fn create(target: &Path) -> Result<Beside, Failure> {
-        if target.is_dir() {
-            let target = target.display();
-            return Err(Failure::new(format!(
-                "`{target}` is a directory; name a file in it"
-            )));
+impl Output {
+    fn at(output: &Path) -> Result<Output, Failure> {
+        let target = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
+        match fs::metadata(&target) {
+            Ok(found) if found.is_dir() => {
+                let target = output.display();
+                Err(Failure::new(format!(
+                    "`{target}` is a directory; name a file in it"
+                )))
+            }
+            Ok(found) if !found.is_file() => Ok(Output::InPlace(target)),
+            _ => {
+                let mut path = target.as_os_str().to_owned();
+                path.push(format!(".part-{}", std::process::id()));
+                Ok(Output::Beside {
+                    path: path.into(),
+                    target,
+                    kept: false,
+                })
+            }
         }
-        let mut path = target.as_os_str().to_owned();
-        path.push(format!(".part-{}", std::process::id()));
-        Ok(Beside {
-            target: target.to_owned(),
-            path: path.into(),
-            kept: false,
-        })
     }
 
     /// Readable by its owner alone: it holds the process's memory.
     fn open(&self) -> Result<File, Failure> {
         use std::os::unix::fs::OpenOptionsExt;
-        File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.path)
-            .map_err(|error| Failure::file("write", &self.target, &error))
+        let mut options = File::options();
+        options.write(true);
+        let (opened, target) = match self {
+            Output::Beside { target, path, .. } => {
+                (options.create_new(true).mode(0o600).open(path), target)
+            }
+            Output::InPlace(target) => (options.open(target), target),
+        };
+        opened.map_err(|error| Failure::file("write", target, &error))
     }
 
-    fn keep(mut self) -> Result<(), Failure> {
-        fs::rename(&self.path, &self.target)
-            .map_err(|error| Failure::file("write", &self.target, &error))?;
-        self.kept = true;
+    /// All is written.
+    async fn keep(mut self, file: &tokio::fs::File) -> Result<(), Failure> {
+        if let Output::Beside { target, path, kept } = &mut self {
+            let failed = |error| Failure::file("write", target, &error);
+            file.sync_all().await.map_err(failed)?;
+            fs::rename(path, &target).map_err(|error| Failure::file("write", target, &error))?;
+            *kept = true;
+        }
         Ok(())
     }
 }
 
-impl Drop for Beside {
+impl Drop for Output {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.path);
+        if let Output::Beside {
+            path, kept: false, ..
+        } = self
+        {
+            let _ = fs::remove_file(path);
         }
     }
 }
