@@ -28,7 +28,15 @@ pub enum NodeReferenceError {
     /// None has this name or id.
     #[error("no such node: `{0}`; see `limosa nodes`")]
     Unknown(String),
-    /// Several have.
+    /// Several have this name.
+    #[error("{count} nodes are called `{name}`; give the id of the one you mean")]
+    SameName {
+        /// The name.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// Several begin so.
     #[error("`{text}` is the beginning of {count} node ids; give more digits")]
     Ambiguous {
         /// The text.
@@ -76,8 +84,17 @@ impl FleetView {
         {
             return Ok(id);
         }
-        if let Some(member) = self.members.values().find(|member| member.name == text) {
-            return Ok(member.node);
+        let named = self.members.values().filter(|member| member.name == text);
+        let named: Vec<NodeId> = named.map(|member| member.node).collect();
+        match named[..] {
+            [] => {}
+            [one] => return Ok(one),
+            _ => {
+                return Err(NodeReferenceError::SameName {
+                    name: text.to_owned(),
+                    count: named.len(),
+                });
+            }
         }
         let begins = |node: &&NodeId| !text.is_empty() && node.to_string().starts_with(text);
         let found: Vec<&NodeId> = self.members.keys().filter(begins).collect();
@@ -132,6 +149,15 @@ mod tests {
             let unknown = NodeReferenceError::Unknown(text.to_owned());
             assert_eq!(view.find(text).unwrap_err(), unknown);
         }
+        let mut twins = view.clone();
+        for member in twins.members.values_mut() {
+            member.name = "twin".to_owned();
+        }
+        let same = twins.find("twin").unwrap_err();
+        assert!(matches!(
+            same,
+            NodeReferenceError::SameName { count: 3, .. }
+        ));
         let ambiguous = view.find("a").unwrap_err();
         assert!(matches!(
             ambiguous,

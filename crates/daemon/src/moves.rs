@@ -327,6 +327,7 @@ async fn send_parts(
             }
         }
     }
+    link.finish().await;
     Ok(())
 }
 

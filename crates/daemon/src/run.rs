@@ -17,7 +17,7 @@ use crate::switch::Switch;
 use node::event::Event;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +157,7 @@ pub async fn run_node(
     ready: impl FnOnce(Ready),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    raise_file_limit();
     let state = StateDir::open(&config.state_dir)?;
     let identity = state.identity()?;
     let incarnation = state.next_incarnation()?;
@@ -269,16 +270,44 @@ async fn listen(address: &str) -> Result<TcpListener, RunError> {
 
 /// Where others reach the listener: as was said, with the port that it got.
 fn address_of(said: &str, listener: &TcpListener) -> Result<String, RunError> {
-    let bound = listener.local_addr().map_err(|source| RunError::Listen {
+    let failed = |source| RunError::Listen {
         address: said.to_owned(),
         source,
-    })?;
-    Ok(match said.rsplit_once(':') {
+    };
+    let bound = listener.local_addr().map_err(failed)?;
+    match said.rsplit_once(':') {
+        // A name means more to others than what it stands for here.
         Some((host, _)) if said.parse::<SocketAddr>().is_err() => {
-            format!("{host}:{}", bound.port())
+            Ok(format!("{host}:{}", bound.port()))
         }
-        _ => bound.to_string(),
-    })
+        _ if bound.ip().is_unspecified() => {
+            let ip = outward(bound.is_ipv6()).map_err(failed)?;
+            Ok(SocketAddr::new(ip, bound.port()).to_string())
+        }
+        _ => Ok(bound.to_string()),
+    }
+}
+
+/// The address that this machine shows to others: that of the interface by which it would reach a
+/// far one (an address set aside for documentation; nothing is sent).
+fn outward(ipv6: bool) -> io::Result<IpAddr> {
+    let (own, far) = match ipv6 {
+        true => ("[::]:0", "[2001:db8::1]:9"),
+        false => ("0.0.0.0:0", "192.0.2.1:9"),
+    };
+    let socket = std::net::UdpSocket::bind(own)?;
+    socket.connect(far)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Every client's connection and every link is an open file: as many as the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn members_with(members: &[Member], me: &Member) -> BTreeMap<NodeId, Member> {

@@ -95,7 +95,9 @@ impl From<NodeReferenceError> for Refusal {
     fn from(error: NodeReferenceError) -> Refusal {
         match error {
             NodeReferenceError::Unknown(_) => Refusal::unknown_node(error),
-            NodeReferenceError::Ambiguous { .. } => Refusal::bad_request(error),
+            NodeReferenceError::Ambiguous { .. } | NodeReferenceError::SameName { .. } => {
+                Refusal::bad_request(error)
+            }
         }
     }
 }

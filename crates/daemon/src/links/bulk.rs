@@ -68,6 +68,14 @@ impl BulkOut {
     }
 }
 
+impl BulkOut {
+    /// Closes the link in order: nothing more comes.
+    pub async fn finish(mut self) {
+        // What was to arrive has arrived; how the link ends is of no account.
+        let _ = timeout(STALL, self.stream.shutdown()).await;
+    }
+}
+
 async fn write(stream: &mut Secured, bytes: &[u8]) -> io::Result<()> {
     timeout(STALL, stream.write_all(bytes))
         .await

@@ -1,6 +1,6 @@
 //! The control link to one member: small messages, in order, both ways.
 
-use super::transport::{Secured, read_frame};
+use super::transport::{self, Secured, read_frame};
 use std::io;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -61,10 +61,7 @@ impl ControlLink {
                 result = read => result,
                 result = write => result,
             };
-            closed(match result {
-                Ok(()) => "closed".to_owned(),
-                Err(error) => error.to_string(),
-            });
+            closed(transport::reason(result));
         });
         ControlLink {
             queue,

@@ -6,7 +6,7 @@
 //! behind somebody's long download. What waits is bounded by the windows of the streams; it is a
 //! second copy of what their ends keep anyway.
 
-use super::transport::Secured;
+use super::transport::{self, Secured};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -110,10 +110,7 @@ impl StreamsLink {
                 result = read(reader, arrived) => result,
                 result = write(writer, &source) => result,
             };
-            closed(match result {
-                Ok(()) => "closed".to_owned(),
-                Err(error) => error.to_string(),
-            });
+            closed(transport::reason(result));
         });
         StreamsLink {
             out,

@@ -128,6 +128,18 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Why a link has ended, for logs.
+pub fn reason(result: io::Result<()>) -> String {
+    match result {
+        Ok(()) => "closed by the other side".to_owned(),
+        // Without TLS's goodbye: the other side's process has ended.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "closed by the other side, which has ended".to_owned()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
 /// Reads one frame: its length as u32 little-endian, then so many bytes. None at a clean end. A
 /// longer one than `limit` is an error, and nothing is allocated for it.
 pub async fn read_frame(

@@ -21,6 +21,8 @@ const FILE_BYTES: u64 = 16 << 20;
 /// Bytes before the content of a frame.
 pub const HEADER: usize = 5;
 const LONGEST_FRAME: usize = 16 << 10;
+/// Log files that outlive a restart of the node.
+const KEPT_FILES: usize = 100;
 
 /// One process's log.
 #[derive(Debug)]
@@ -232,6 +234,23 @@ impl LogFile {
         }
         self.length += bytes.len() as u64;
         self.file.write_all(bytes)
+    }
+}
+
+/// Removes all but the newest log files: those of processes of earlier starts of the node.
+pub fn prune(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    let aged = |entry: std::fs::DirEntry| {
+        let modified = entry.metadata().ok()?.modified().ok()?;
+        Some((modified, entry.path()))
+    };
+    let mut files: Vec<_> = entries.flatten().filter_map(aged).collect();
+    files.sort_unstable();
+    let many = files.len().saturating_sub(KEPT_FILES);
+    for (_, path) in files.drain(..many) {
+        let _ = std::fs::remove_file(path);
     }
 }
 

@@ -48,6 +48,7 @@ struct Table {
 impl Processes {
     /// None yet. At most `most` may run. Must be called within a tokio runtime.
     pub fn new(node: LoopHandle, logs: &Path, most: usize) -> Arc<Processes> {
+        log::prune(logs);
         Arc::new_cyclic(|this| Processes {
             this: this.clone(),
             node,
@@ -122,22 +123,19 @@ impl Processes {
             return;
         };
         let managed = Managed::spawn(launch, this, created);
-        managed.sockets.resume(epoch);
-        managed.go_on(epoch);
-        self.list(managed);
+        self.adopt(managed, epoch);
     }
 
     /// Takes over a process that stood by: it is this node's now, under `epoch`, and runs.
     pub fn adopt(&self, managed: Arc<Managed>, epoch: Epoch) {
+        {
+            // Before it runs: it may end at once, and what ends is looked for here.
+            let mut table = self.table();
+            table.ends.remove(&managed.id);
+            table.listed.insert(managed.id, managed.clone());
+        }
         managed.sockets.resume(epoch);
         managed.go_on(epoch);
-        self.list(managed);
-    }
-
-    fn list(&self, managed: Arc<Managed>) {
-        let mut table = self.table();
-        table.ends.remove(&managed.id);
-        table.listed.insert(managed.id, managed);
     }
 
     /// Stops listing an ended process.

@@ -21,8 +21,13 @@ pub fn id_of(module: &[u8]) -> ImageId {
 }
 
 impl Images {
-    /// Images under `root`, which exists.
+    /// Images under `root`, which exists. What a crash has left half-written goes.
     pub fn new(root: &Path) -> Images {
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            if entry.path().extension().is_none_or(|kind| kind != "wasm") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Images {
             root: root.to_owned(),
         }
@@ -87,6 +92,16 @@ mod tests {
         assert_eq!(images.get(image).unwrap(), None);
         assert!(!images.has(image));
         assert_eq!(images.put(b"module").unwrap(), image);
+    }
+
+    #[test]
+    fn what_a_crash_has_left_half_written_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = Images::new(directory.path()).put(b"module").unwrap();
+        let half = directory.path().join(format!("{image}.wasm.new.7"));
+        fs::write(&half, b"mod").unwrap();
+        let images = Images::new(directory.path());
+        assert!(images.has(image) && !half.exists());
     }
 
     #[test]
