@@ -8,7 +8,7 @@
 
 use serde::Deserialize;
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -149,7 +149,7 @@ impl Node {
         let mut command = Command::new(program);
         command.arg("--state").arg(directory.path());
         match ticket {
-            Some(ticket) => command.args(["join", &ticket]),
+            Some(_) => command.args(["join", "-"]),
             None => command.arg("up"),
         };
         command
@@ -164,7 +164,11 @@ impl Node {
             program: program.to_owned(),
             source,
         })?;
-        let lifeline = child.stdin.take();
+        let mut lifeline = child.stdin.take();
+        if let (Some(ticket), Some(stdin)) = (ticket, &mut lifeline) {
+            // A node that has ended at once says why below.
+            let _ = writeln!(stdin, "{ticket}");
+        }
         let log = Log::default();
         let follower = child.stderr.take().map(|stderr| log.follow(stderr));
         let mut line = String::new();

@@ -1,4 +1,5 @@
-//! Starts a node that outlives the command: this program again, in a session of its own.
+//! Starts a node that outlives the command: this program again, apart from the
+//! terminal.
 //!
 //! The node says that it is ready as any does with `--json`: one line on standard output. So the
 //! command ends as soon as the node answers, or as soon as it is known that it never will.
@@ -6,7 +7,7 @@
 use super::node::Ready;
 use crate::failure::{Failure, code};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,8 +20,9 @@ pub fn log_path(state: &Path) -> PathBuf {
     state.join("limosa.log")
 }
 
-/// Starts `limosa ARGS` in the background and waits until it is ready.
-pub fn start(state: &Path, args: &[String]) -> Result<Ready, Failure> {
+/// Starts `limosa ARGS` in the background and waits until it is ready. The ticket goes through a
+/// pipe: the arguments of a process are there for everyone to see.
+pub fn start(state: &Path, args: &[String], ticket: Option<&str>) -> Result<Ready, Failure> {
     let path = log_path(state);
     let log = open_log(state, &path).map_err(|error| Failure::file("write", &path, &error))?;
     let begin = log.metadata().map_or(0, |metadata| metadata.len());
@@ -32,11 +34,15 @@ pub fn start(state: &Path, args: &[String]) -> Result<Ready, Failure> {
         .arg("--json")
         .args(args)
         .arg("--background")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start a node in the background: {error}")))?;
+    if let (Some(mut stdin), Some(ticket)) = (child.stdin.take(), ticket) {
+        // A node that has ended at once says why below.
+        let _ = writeln!(stdin, "{ticket}");
+    }
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         // The end of the output without a line is a failure too, looked at below.

@@ -45,7 +45,8 @@ Examples:
 
 Whoever has the ticket can join: treat it as a password. `limosa ticket` prints it again.")]
 pub struct Join {
-    /// What `limosa up` or `limosa ticket` printed on a machine of the fleet
+    /// What `limosa up` or `limosa ticket` printed on a machine of the fleet, or - to read it from
+    /// standard input, where nobody else sees it
     ticket: String,
     #[command(flatten)]
     node: NodeArgs,
@@ -94,7 +95,14 @@ impl Up {
 
 impl Join {
     pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
-        self.node.perform(context, Some(&self.ticket))
+        if self.ticket != "-" {
+            return self.node.perform(context, Some(&self.ticket));
+        }
+        let mut ticket = String::new();
+        std::io::stdin()
+            .read_line(&mut ticket)
+            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+        self.node.perform(context, Some(ticket.trim()))
     }
 }
 
@@ -106,7 +114,7 @@ impl NodeArgs {
             .map(|text| text.trim().parse().map_err(Failure::new))
             .transpose()?;
         if self.detach {
-            let ready = background::start(&state, &self.again(ticket))?;
+            let ready = background::start(&state, &self.again(ticket.is_some()), ticket)?;
             return match context.json {
                 true => output::json(&ready),
                 false => output::line(&self.introduce(&ready, &state)),
@@ -114,7 +122,7 @@ impl NodeArgs {
             .map(|()| ExitCode::SUCCESS);
         }
         if self.background {
-            // A session of its own: the terminal's end is not the node's.
+            // The terminal's end is not the node's.
             let _ = rustix::process::setsid();
         }
         log_to_stderr();
@@ -147,10 +155,10 @@ impl NodeArgs {
     }
 
     /// The arguments with which the node in the background is started.
-    fn again(&self, ticket: Option<&str>) -> Vec<String> {
-        let mut args = match ticket {
-            Some(ticket) => vec!["join".to_owned(), ticket.to_owned()],
-            None => vec!["up".to_owned()],
+    fn again(&self, joins: bool) -> Vec<String> {
+        let mut args = match joins {
+            true => vec!["join".to_owned(), "-".to_owned()],
+            false => vec!["up".to_owned()],
         };
         if let Some(name) = &self.name {
             args.extend(["--name".to_owned(), name.clone()]);
