@@ -1,5 +1,6 @@
-//! Runs the simulated world: `sim SEED` one seed, `sim FROM..TO` many. With `LIMOSA_SIM_TRACE` set,
-//! prints one line per transition to stderr. Exits with 1 at the first violation, 2 on bad usage.
+//! Runs the simulated world: `sim SEED [STEPS]` one seed, `sim FROM..TO [STEPS]` many. With
+//! `LIMOSA_SIM_TRACE` set, prints one line per transition to stderr. Exits with 1 at the first
+//! violation, 2 on bad usage.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -15,13 +16,18 @@ fn seeds(text: &str) -> Option<Range<u64>> {
 }
 
 fn main() -> ExitCode {
-    let argument = std::env::args().nth(1);
-    let Some(seeds) = argument.as_deref().and_then(seeds) else {
-        eprintln!("usage: sim SEED | FROM..TO");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let steps = match arguments.get(1) {
+        Some(text) => text.parse().ok(),
+        None => Some(sim::STEPS),
+    };
+    let seeds = arguments.first().and_then(|text| seeds(text));
+    let (Some(seeds), Some(steps)) = (seeds, steps) else {
+        eprintln!("usage: sim SEED | FROM..TO [STEPS]");
         return ExitCode::from(2);
     };
     for seed in seeds {
-        match sim::run(seed, sim::STEPS) {
+        match sim::run(seed, steps) {
             Ok(report) => println!("{report}"),
             Err(violation) => {
                 eprintln!("{violation}");
