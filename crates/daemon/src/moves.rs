@@ -22,19 +22,21 @@ use node::event::{Event, Token};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use vm::Image;
 use wire::control::Offer;
 use wire::link::{BulkKind, Luggage};
-use wire::snapshot::Snapshot;
+use wire::snapshot::{Limits, Snapshot};
 use wire::{Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 /// Bytes that a snapshot may have beyond the memory: files, streams, frames.
 const MAX_BESIDE_MEMORY: u64 = 4 << 30;
 const MAX_LUGGAGE: u64 = 1 << 20;
 const MAX_LOG: u64 = 1 << 20;
+/// More than any program can write in its life.
+const MOST_LOGGED: u64 = 1 << 62;
 
 /// Moves of this node, out and in. Owned by the node's loop.
 pub struct Moves {
@@ -49,6 +51,8 @@ struct Outgoing {
     parts: mpsc::UnboundedSender<Part>,
     sender: AbortHandle,
     sealed: Option<Arc<Sealed>>,
+    /// When the freeze was asked for.
+    freezing: Instant,
 }
 
 /// What goes over the bulk link.
@@ -93,6 +97,7 @@ impl Moves {
             parts,
             sender: task.abort_handle(),
             sealed: None,
+            freezing: Instant::now(),
         };
         self.outgoing.insert(id, outgoing);
     }
@@ -118,6 +123,9 @@ impl Moves {
 
     /// Source: freeze the process.
     pub fn freeze(&mut self, id: MoveId, process: ProcessId) {
+        if let Some(outgoing) = self.outgoing.get_mut(&id) {
+            outgoing.freezing = Instant::now();
+        }
         match self.core.processes.running(process) {
             Some(managed) => managed.freeze(id),
             None => self.core.node.event(Event::Frozen {
@@ -145,6 +153,7 @@ impl Moves {
             return;
         };
         let sealed = outgoing.sealed.take();
+        let since = outgoing.freezing.elapsed();
         let managed = self.core.processes.running(process);
         let (Some(sealed), Some(managed)) = (sealed, managed) else {
             let reason = "the frozen state is gone".to_owned();
@@ -157,6 +166,7 @@ impl Moves {
             born_ns: managed.born_ns,
             moves: managed.moves + 1,
             log_end,
+            frozen_ns: nanoseconds(since),
         };
         let _ = outgoing.parts.send(Part::Snapshot {
             sealed,
@@ -383,12 +393,21 @@ impl Arrivals {
 
     /// Serves a bulk link that a member has opened.
     pub async fn serve(&self, peer: NodeId, mut link: Secured) {
+        let mut last: Option<Expected> = None;
         loop {
             let header = match bulk::next_header(&mut link).await {
                 Ok(Some(header)) => header,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::debug!(node = %peer.short(), %error, "bulk link closed");
+                closed => {
+                    let reason = match closed {
+                        Err(error) => error.to_string(),
+                        Ok(_) => "the source has closed it".to_owned(),
+                    };
+                    tracing::debug!(node = %peer.short(), reason, "bulk link closed");
+                    // Nothing more comes; whoever waits for it must know.
+                    if let Some(expected) = last {
+                        let failed = Arrived::Failed(format!("the transfer broke: {reason}"));
+                        let _ = expected.parts.send(failed);
+                    }
                     return;
                 }
             };
@@ -408,6 +427,7 @@ impl Arrivals {
                 .map_err(|error| format!("the transfer broke: {error}"))
                 .and_then(|bytes| arrived(header.what, bytes));
             let failed = arrived.is_err();
+            last = Some(expected.clone());
             // A move that is over is not interested any more.
             let _ = expected.parts.send(arrived.unwrap_or_else(Arrived::Failed));
             if failed {
@@ -455,7 +475,7 @@ impl Receive {
         let result = Ok(());
         self.core.node.event(Event::Prepared { id, result });
         let result = match self.snapshot().await {
-            Ok((luggage, bytes)) => self.restore(image, luggage, bytes).await,
+            Ok((luggage, arrived, bytes)) => self.restore(image, luggage, arrived, bytes).await,
             Err(reason) => Err(reason),
         };
         let failed = result.is_err();
@@ -506,14 +526,18 @@ impl Receive {
         Ok(image)
     }
 
-    async fn snapshot(&mut self) -> Result<(Luggage, Vec<u8>), String> {
+    async fn snapshot(&mut self) -> Result<(Luggage, Instant, Vec<u8>), String> {
         let Arrived::Luggage(luggage) = self.next().await? else {
             return Err("something else arrived in place of the luggage".to_owned());
         };
+        if luggage.log_end > MOST_LOGGED {
+            return Err("the source says something impossible of the log".to_owned());
+        }
+        let arrived = Instant::now();
         let Arrived::Snapshot(bytes) = self.next().await? else {
             return Err("something else arrived in place of the snapshot".to_owned());
         };
-        Ok((luggage, bytes))
+        Ok((luggage, arrived, bytes))
     }
 
     /// Thaws the process and attaches it, standing by, to all its anchors.
@@ -521,6 +545,7 @@ impl Receive {
         &self,
         image: Arc<Image>,
         luggage: Luggage,
+        arrived: Instant,
         bytes: Vec<u8>,
     ) -> Result<(), String> {
         let (core, offer) = (self.core.clone(), self.offer.clone());
@@ -528,13 +553,20 @@ impl Receive {
         let start = Instant::now();
         let prepare = move || {
             let failed = |reason: String| Unloadable::Store(reason);
-            let snapshot =
+            let mut snapshot =
                 Snapshot::decode_from_link(&bytes).map_err(|error| failed(error.to_string()))?;
             drop(bytes);
             let decoded = start.elapsed();
             if snapshot.image != offer.image || snapshot.artefact != offer.artefact {
                 return Err(failed("the snapshot is of another program".to_owned()));
             }
+            let kernel = &mut snapshot.kernel;
+            kernel.limits = kernel.limits.within(Limits::default());
+            // Its clock went on while it was away; from the thaw on it counts by itself.
+            let away = luggage
+                .frozen_ns
+                .saturating_add(nanoseconds(arrived.elapsed()));
+            kernel.monotonic_ns = kernel.monotonic_ns.saturating_add(away);
             let sockets = Sockets::standing_by(
                 &core.switch,
                 offer.process,
@@ -571,6 +603,10 @@ impl Receive {
         tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");
         Ok(())
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Memory that the system can give, in bytes; none where it does not say.

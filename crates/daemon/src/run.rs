@@ -136,6 +136,9 @@ pub enum RunError {
         .0.display()
     )]
     OtherFleet(PathBuf),
+    /// A fault of limosa itself.
+    #[error("a fault in limosa itself ended the node; its log says where: please report it")]
+    Fault,
     /// The system gives no randomness.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -220,7 +223,7 @@ pub async fn run_node(
         store,
         view,
     );
-    let decisions = tokio::spawn(decisions.run(inputs));
+    let mut decisions = tokio::spawn(decisions.run(inputs));
     let fleet_writer = tokio::spawn(core.clone().write_fleet());
     let (api_links, served) = mpsc::channel(API_LINKS);
     let links = tokio::spawn(accept::serve(listener, core.dialler.clone(), {
@@ -242,6 +245,8 @@ pub async fn run_node(
     let result = tokio::select! {
         () = shutdown => Ok(()),
         () = core.stop.cancelled() => Ok(()),
+        // It ends by itself only if it panics. A node that decides nothing is no use to anyone.
+        _ = &mut decisions => return Err(RunError::Fault),
         () = failed.cancelled() => {
             Err(RunError::StoreFailed("see the log above".to_owned()))
         }

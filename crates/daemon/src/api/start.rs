@@ -29,7 +29,7 @@ use wire::api::run_body::{self, RunBody};
 use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, RunSpec};
 use wire::checkpoint::{Checkpoint, Head};
 use wire::frame::ResetReason;
-use wire::snapshot::{Kernel, Snapshot};
+use wire::snapshot::{Kernel, Limits, Snapshot};
 use wire::{Epoch, NodeId, ProcessId};
 
 /// The longest checkpoint file that is taken, in bytes.
@@ -85,8 +85,22 @@ impl Decided {
     }
 }
 
+/// What was begun is brought to its end although the client goes: half of it would be left behind.
+async fn to_the_end(work: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    let fault = |_| {
+        Err(Refusal::internal(
+            "a fault in limosa itself; see the node's log",
+        ))
+    };
+    tokio::spawn(work).await.unwrap_or_else(fault)
+}
+
 /// `POST /v1/processes`
 pub async fn run(State(context): State<Context>, request: Request) -> Answer {
+    to_the_end(run_to_the_end(context, request)).await
+}
+
+async fn run_to_the_end(context: Context, request: Request) -> Answer {
     let decided = forwarded(&context, request.headers())?;
     let body = read_body(request, MAX_IMAGE_BYTES + MAX_FILES).await?;
     let RunBody {
@@ -349,6 +363,11 @@ pub async fn checkpoint_file(
     let head = Head {
         process: managed.id,
         name: managed.name.clone(),
+        listeners: managed
+            .listeners
+            .iter()
+            .map(|l| l.address.clone())
+            .collect(),
     };
     let parts = blocking(move || {
         let module = images.get(image).map_err(Unloadable::Store)?;
@@ -430,6 +449,10 @@ fn unescape(value: &str) -> Option<String> {
 
 /// `POST /v1/restore`
 pub async fn restore(State(context): State<Context>, request: Request) -> Answer {
+    to_the_end(restore_to_the_end(context, request)).await
+}
+
+async fn restore_to_the_end(context: Context, request: Request) -> Answer {
     let decided = forwarded(&context, request.headers())?;
     let query = RestoreQuery::read(request.uri().query().unwrap_or_default())?;
     if let Some(name) = &query.name {
@@ -452,7 +475,11 @@ pub async fn restore(State(context): State<Context>, request: Request) -> Answer
         });
         checked.await.map_err(Refusal::bad_request)?
     };
-    let listen = listeners_of(&kernel, &query.listen)?;
+    let wished = match query.listen.is_empty() {
+        true => &file.listeners,
+        false => &query.listen,
+    };
+    let listen = listeners_of(&kernel, wished)?;
     let target = target(core, query.on.as_deref())?;
     // The first to restore it takes the old identity, if nothing has it any more.
     let taken = records(core).await?;
@@ -472,8 +499,8 @@ pub async fn restore(State(context): State<Context>, request: Request) -> Answer
     json(StatusCode::CREATED, &made)
 }
 
-/// The listeners of a process that is restored get these addresses, in order; the rest get none
-/// and never hear of a client.
+/// The listeners of a process that is restored get these addresses, in order: the given ones, or
+/// where they were. The rest get none and never hear of a client.
 fn listeners_of(kernel: &Kernel, addresses: &[String]) -> Result<Vec<ListenSpec>, Refusal> {
     if addresses.len() > kernel.listeners.len() {
         return Err(Refusal::bad_request(format!(
@@ -520,6 +547,7 @@ async fn restore_here(
     };
     let (head, mut snapshot, module) = parts.await.map_err(Refusal::bad_request)?;
     break_streams(&mut snapshot.kernel);
+    snapshot.kernel.limits = snapshot.kernel.limits.within(Limits::default());
     let image = core.loader.add(module).await.map_err(unloadable)?;
     if image.id() != snapshot.image || image.artefact_id() != snapshot.artefact {
         return Err(Refusal::bad_request(

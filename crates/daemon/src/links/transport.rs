@@ -5,7 +5,7 @@ use rustls::pki_types::ServerName;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -16,8 +16,12 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// A peer that acknowledges nothing for so long is taken to be gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 3000;
 
+/// Bytes read from a connection at once. TLS itself reads 4 KiB at a time, which would cost a
+/// system call each.
+const READ_AHEAD: usize = 128 << 10;
+
 /// A connection whose other side has proved its key.
-pub type Secured = TlsStream<TcpStream>;
+pub type Secured = TlsStream<BufReader<TcpStream>>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,7 @@ pub async fn dial(
     // The key names the node; the name that TLS wants says nothing and is not sent.
     let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
     let connector = TlsConnector::from(identity.client.clone());
+    let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let stream = timeout(PATIENCE, connector.connect(name, stream))
         .await
         .map_err(|_| late())?
@@ -106,6 +111,7 @@ pub async fn accept(
         source,
     };
     tune(&stream).map_err(failed)?;
+    let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let stream = timeout(
         PATIENCE,
         TlsAcceptor::from(identity.server.clone()).accept(stream),

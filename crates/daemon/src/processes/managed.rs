@@ -16,6 +16,7 @@
 use super::executor::{SystemEntropy, ThreadClock, block_on};
 use super::log::Log;
 use super::sockets::Sockets;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -207,17 +208,27 @@ impl Managed {
         let on_thread = Thread {
             managed: managed.clone(),
             commands: receiver,
-            reports,
+            reports: reports.clone(),
         };
         let (image, origin, stdio) = (launch.image, launch.origin, launch.stdio);
         let name = format!("p-{}", managed.name);
         let spawned = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
-            .spawn(move || on_thread.main(&image, origin, stdio, created));
+            .spawn(move || {
+                let thread = &on_thread;
+                let main = AssertUnwindSafe(|| thread.main(&image, origin, stdio, created));
+                if catch_unwind(main).is_err() {
+                    // A fault of ours must not leave a process that nobody can end.
+                    let reason = "a fault in limosa itself; see the node's log";
+                    thread.managed.set_ended(End::killed(KILLED, reason));
+                    thread.end(false);
+                }
+            });
         if let Err(error) = spawned {
             // `created` went down with the closure; its receiver sees that.
             let reason = format!("no thread could be started: {error}");
             managed.set_ended(End::killed(NOT_STARTED, &reason));
+            reports.ended(&managed);
         }
         managed
     }
@@ -388,7 +399,7 @@ struct Thread {
 
 impl Thread {
     fn main(
-        self,
+        &self,
         image: &Arc<Image>,
         origin: Origin,
         stdio: Arc<dyn Stdio>,
@@ -414,6 +425,10 @@ impl Thread {
             Err(reason) => {
                 self.managed.set_ended(End::killed(NOT_STARTED, &reason));
                 let _ = created.send(Err(reason));
+                // One that was to stand by is dropped by its move; one that was to run has ended.
+                if self.wait().is_some() {
+                    self.end(true);
+                }
                 return;
             }
         };
@@ -433,13 +448,18 @@ impl Thread {
             // The sockets of a program that ended by itself are closed as by a kernel.
             let orderly = !self.managed.is_killed();
             self.managed.set_ended(end);
-            self.fail_waiting();
-            if !self.managed.silent.load(Ordering::Relaxed) {
-                self.managed.sockets.end(orderly);
-                self.reports.ended(&self.managed);
-            }
+            self.end(orderly);
         }
         self.fail_waiting();
+    }
+
+    /// Tells everyone that it has ended.
+    fn end(&self, orderly: bool) {
+        self.fail_waiting();
+        if !self.managed.silent.load(Ordering::Relaxed) {
+            self.managed.sockets.end(orderly);
+            self.reports.ended(&self.managed);
+        }
     }
 
     /// Waits for leave to run; none if the process is to be dropped.
@@ -508,12 +528,11 @@ impl Thread {
             let _ = waiting.send(sealed.clone());
         }
         let Some(id) = moving else { return Some(()) };
-        let failed = sealed.is_err();
-        if failed {
-            self.managed.intents().sealed = false;
-        }
+        // Without a state there is no move, and the process runs on. If that was decided already
+        // by others, their command is on its way and must not be left for the next move.
+        let runs_on = sealed.is_err() && std::mem::take(&mut self.managed.intents().sealed);
         self.reports.frozen(&self.managed, id, sealed);
-        if failed { Some(()) } else { self.wait() }
+        if runs_on { Some(()) } else { self.wait() }
     }
 
     /// Nobody will freeze this process any more.
