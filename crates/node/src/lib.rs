@@ -208,7 +208,7 @@ impl Node {
             Event::List { token } => {
                 self.ask_for(now, token, Operation::List, Purpose::List { token });
             }
-            Event::Watch(process) => self.watch(process),
+            Event::Watch(process) => self.watch(now, process),
             Event::Unwatch(process) => self.processes.unwatch(process),
             Event::Exited(process) => self.handle_exited(now, process),
             Event::Frozen { id, result } => self.handle_frozen(now, id, result),

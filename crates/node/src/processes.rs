@@ -254,9 +254,11 @@ impl Node {
         }
     }
 
-    pub(crate) fn watch(&mut self, process: ProcessId) {
+    /// What the process did before it was watched is made up for by asking the directory.
+    pub(crate) fn watch(&mut self, now: Duration, process: ProcessId) {
         if self.processes.watched.len() < self.config.limits.watched {
             self.processes.watched.insert(process);
+            self.verify_one(now, process);
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Head {
     pub process: ProcessId,
     /// Its name.
     pub name: String,
+    /// Where its listeners were, `ADDR:PORT` each, in their order: a wish, no right.
+    pub listeners: Vec<String>,
 }
 
 /// A checkpoint file, taken apart.
@@ -182,6 +184,7 @@ mod tests {
             head: Head {
                 process: ProcessId(7),
                 name: "web".to_owned(),
+                listeners: vec!["127.0.0.1:80".to_owned()],
             },
             snapshot: b"the snapshot",
             module: b"\0asm",

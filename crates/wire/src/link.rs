@@ -415,6 +415,8 @@ pub struct Luggage {
     pub moves: u64,
     /// Bytes of log frames that it has written since it was born.
     pub log_end: u64,
+    /// How long it had been frozen when this was sent, in nanoseconds.
+    pub frozen_ns: u64,
 }
 
 /// Says what the next part on a bulk link is; `length` raw bytes follow.

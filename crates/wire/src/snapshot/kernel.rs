@@ -55,6 +55,18 @@ pub struct Limits {
     pub file_bytes: u64,
 }
 
+impl Limits {
+    /// The stricter of both, one by one: a snapshot's own limits give it no right to more than its
+    /// node allows.
+    pub fn within(self, allowed: Limits) -> Limits {
+        Limits {
+            memory_bytes: self.memory_bytes.min(allowed.memory_bytes),
+            descriptors: self.descriptors.min(allowed.descriptors),
+            file_bytes: self.file_bytes.min(allowed.file_bytes),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
