@@ -282,3 +282,58 @@ async fn a_listener_without_a_process_to_serve_it_is_a_usage_error() {
         .unwrap_err();
     assert!(error.to_string().contains("ADDR:PORT"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_too_many_is_refused_and_room_is_made_by_those_who_leave() {
+    use tokio::io::AsyncReadExt;
+    let state = tempfile::tempdir().unwrap();
+    let config = daemon::NodeConfig {
+        state_dir: state.path().join("state"),
+        listen: "127.0.0.1:0".to_owned(),
+        max_connections: 2,
+        ..Default::default()
+    };
+    let node = Node::with(config, state).await.unwrap();
+    let (_, address) = node.serve("echo", "echo", None).await;
+    let mut first = Echo::connect(address).await;
+    first.round_trip(10).await;
+    let mut second = Echo::connect(address).await;
+    second.round_trip(10).await;
+    let mut third = Echo::connect(address).await;
+    let end = within("it is refused", third.tcp.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    first.finish().await;
+    until("there is room", || async {
+        let mut next = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut next, b"x")
+            .await
+            .ok()?;
+        next.read_exact(&mut [0; 1]).await.ok()
+    })
+    .await;
+    second.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_is_reported_with_its_reason() {
+    let node = Node::first("ant").await;
+    let spec = RunSpec {
+        args: ["hello", "trap"].map(str::to_owned).to_vec(),
+        ..RunSpec::default()
+    };
+    let info = node.client.run(&spec, &[], &guest("hello")).await.unwrap();
+    let ended = within("it ends", node.client.wait(&info.id.to_string()))
+        .await
+        .unwrap();
+    assert_eq!(
+        (ended.state, ended.exit_code),
+        (ProcessState::Exited, Some(134))
+    );
+    assert!(ended.reason.unwrap().contains("unreachable"));
+    let mut logs = node.client.logs(&info.name, false, None).await.unwrap();
+    let mut written = String::new();
+    while let Some((_, bytes)) = within("logs", logs.next()).await.unwrap() {
+        written += std::str::from_utf8(&bytes).unwrap();
+    }
+    assert!(written.contains("trapped"), "{written}");
+}

@@ -1,9 +1,10 @@
 //! What there is in the fleet: nodes, processes, the ticket.
 
+use super::extract::Params;
 use super::resolve::records;
 use super::{Answer, Context, Refusal, forward, is_set, json};
 use crate::core::Core;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::future::join_all;
 use overlay::membership::Health;
@@ -100,11 +101,7 @@ pub struct ListQuery {
 }
 
 /// `GET /v1/processes`
-pub async fn processes(
-    State(context): State<Context>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
-) -> Answer {
-    let Query(query) = query.map_err(Refusal::bad_request)?;
+pub async fn processes(State(context): State<Context>, Params(query): Params<ListQuery>) -> Answer {
     let core = &context.core;
     let mut here = listed_here(core);
     if is_set(query.local) || context.forwarded() {

@@ -4,10 +4,11 @@
 //! follows counts what has passed, and goes on from there at the next owner when it moves.
 
 use super::act::{Action, act};
+use super::extract::{Named, Params};
 use super::{Answer, Context, Refusal, header, is_set};
 use crate::processes::managed::{Managed, Status};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -45,10 +46,9 @@ fn response(position: u64, body: Body) -> Response {
 /// Handles the request: at the node that was asked, this goes on where the process goes.
 pub async fn logs(
     State(context): State<Context>,
-    Path(process): Path<String>,
-    query: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
+    Named(process): Named,
+    Params(query): Params<LogQuery>,
 ) -> Answer {
-    let Query(query) = query.map_err(Refusal::bad_request)?;
     let first = Action::Logs {
         follow: is_set(query.follow),
         from: query.from,

@@ -6,6 +6,7 @@
 
 mod act;
 mod error;
+mod extract;
 mod fleet;
 mod forward;
 mod logs;
@@ -18,11 +19,12 @@ use crate::core::Core;
 use act::{Action, act};
 use axum::Json;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use extract::{Named, Params};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +110,7 @@ async fn shutdown(State(context): State<Context>) -> Answer {
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-async fn inspect(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+async fn inspect(State(context): State<Context>, Named(process): Named) -> Answer {
     act(&context, &process, Action::Inspect).await
 }
 
@@ -125,10 +127,9 @@ struct RemoveQuery {
 
 async fn remove(
     State(context): State<Context>,
-    Path(process): Path<String>,
-    query: Result<Query<RemoveQuery>, axum::extract::rejection::QueryRejection>,
+    Named(process): Named,
+    Params(query): Params<RemoveQuery>,
 ) -> Answer {
-    let Query(query) = query.map_err(Refusal::bad_request)?;
     let force = is_set(query.force);
     act(&context, &process, Action::Remove { force }).await
 }
@@ -141,32 +142,30 @@ struct StopQuery {
 
 async fn stop(
     State(context): State<Context>,
-    Path(process): Path<String>,
-    query: Result<Query<StopQuery>, axum::extract::rejection::QueryRejection>,
+    Named(process): Named,
+    Params(query): Params<StopQuery>,
 ) -> Answer {
-    let Query(query) = query.map_err(Refusal::bad_request)?;
     let timeout = query.timeout.map_or(STOP_TIMEOUT, Duration::from_secs);
     act(&context, &process, Action::Stop { timeout }).await
 }
 
-async fn kill(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+async fn kill(State(context): State<Context>, Named(process): Named) -> Answer {
     act(&context, &process, Action::Kill).await
 }
 
-async fn wait(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+async fn wait(State(context): State<Context>, Named(process): Named) -> Answer {
     act(&context, &process, Action::Wait).await
 }
 
-async fn checkpoint(State(context): State<Context>, Path(process): Path<String>) -> Answer {
+async fn checkpoint(State(context): State<Context>, Named(process): Named) -> Answer {
     act(&context, &process, Action::Checkpoint).await
 }
 
 async fn migrate(
     State(context): State<Context>,
-    Path(process): Path<String>,
-    body: Bytes,
+    Named(process): Named,
+    extract::Json(request): extract::Json<MigrateRequest>,
 ) -> Answer {
-    let request: MigrateRequest = serde_json::from_slice(&body).map_err(Refusal::bad_request)?;
     // Names are resolved here, by the view of the node that was asked.
     let to = context.core.fleet.borrow().find(&request.to)?;
     act(&context, &process, Action::Migrate { to }).await
@@ -175,7 +174,7 @@ async fn migrate(
 /// Between nodes: a process that is being stopped takes no more connections.
 async fn close_anchors(
     State(context): State<Context>,
-    Path(process): Path<String>,
+    Named(process): Named,
 ) -> Result<StatusCode, Refusal> {
     let process = process.parse().map_err(Refusal::bad_request)?;
     context.core.anchors.close_listeners(process);
