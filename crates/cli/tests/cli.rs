@@ -278,6 +278,57 @@ fn a_program_ends_when_nobody_reads_what_it_writes() {
 }
 
 #[test]
+fn a_program_that_ends_at_once_gives_its_port_back() {
+    let node = Node::start("alone", None);
+    let address = "127.0.0.1:0";
+    let first = node.start_guest("hello", &["--listen", address, "--", "exit", "0"]);
+    let places = |id: &str| {
+        let info = node.run(["inspect", id, "--json"]).json();
+        let info = info.get(0).cloned().unwrap_or(info);
+        info["listeners"][0]["address"].as_str().unwrap().to_owned()
+    };
+    let address = places(&first);
+    node.run(["wait", &first]).succeeds();
+    node.run(["rm", &first]).succeeds();
+    // Its end and the opening of its port may cross: it is given back, sooner or later.
+    let start = std::time::Instant::now();
+    while std::net::TcpListener::bind(&address).is_err() {
+        assert!(start.elapsed().as_secs() < 20, "{address} is still bound");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_restored_server_is_where_it_was() {
+    use std::io::{Read, Write};
+    let node = Node::start("alone", None);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("httpd.snap");
+    let file = file.to_str().unwrap();
+    let id = node.start_guest("httpd", &["--name", "web", "--listen", "127.0.0.1:0"]);
+    let info = node.run(["inspect", "web", "--json"]).json();
+    let info = info.get(0).cloned().unwrap_or(info);
+    let address = info["listeners"][0]["address"].as_str().unwrap().to_owned();
+    let count = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream
+            .write_all(b"GET /count HTTP/1.1\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(count(), "1");
+    node.run(["checkpoint", "web", "-o", file]).succeeds();
+    assert_eq!(count(), "2");
+    node.run(["restore", file]).fails(1, &[&address, "in use"]);
+    node.run(["rm", "-f", "web"]).succeeds();
+    assert_eq!(node.run(["ps", "-aq"]).succeeds(), "");
+    assert_eq!(node.run(["restore", file]).succeeds(), id);
+    assert_eq!(count(), "2", "it goes on from the checkpoint");
+}
+
+#[test]
 fn unknown_things_are_named() {
     let node = Node::start("alone", None);
     node.run(["inspect", "nobody"])

@@ -9,7 +9,8 @@
 //!     16     8  length of the snapshot
 //!     24     8  length of the module
 //!     32    32  BLAKE3 over bytes 0..32 and everything after byte 64
-//!     64     …  head, in postcard's encoding: process id, name
+//!     64     …  head, in postcard's encoding: process id, name, places of
+//!            its listeners
 //!      …     …  snapshot (see `wire::snapshot`)
 //!      …     …  module, as given
 //! ```
@@ -203,10 +204,10 @@ mod tests {
         assert_eq!(&file[..12], b"LIMOSACP\x01\0\0\0");
         assert_eq!(
             &file[12..32],
-            b"\x05\0\0\0\x0c\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0"
+            b"\x13\0\0\0\x0c\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0"
         );
-        assert_eq!(&file[64..69], b"\x07\x03web");
-        assert_eq!(&file[69..], b"the snapshot\0asm");
+        assert_eq!(&file[64..83], b"\x07\x03web\x01\x0c127.0.0.1:80");
+        assert_eq!(&file[83..], b"the snapshot\0asm");
     }
 
     #[test]

@@ -198,7 +198,7 @@ pub struct Restore {
     /// The node to run it on: name, id, or the first digits of the id [default: this one]
     #[arg(long, value_name = "NODE")]
     on: Option<String>,
-    /// Other places for its listeners, in their order; may be given several times
+    /// Other places for its listeners than they were at, in their order; may be given several times
     #[arg(long, value_name = "[ADDR:]PORT")]
     listen: Vec<Listen>,
 }
