@@ -2,7 +2,7 @@
 //!
 //! A node's id *is* its public key, so there is nothing to certify: TLS proves that the other side
 //! holds the secret half of the key it shows, and [`peer`] reads the id from it. Whether that id
-//! may do anything is decided afterwards, by the list of members. The same [`KeyProof`] verifies
+//! may do anything is decided afterwards, by the list of members. The same `KeyProof` verifies
 //! both directions.
 
 use ring::rand::SystemRandom;
