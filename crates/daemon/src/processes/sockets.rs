@@ -17,7 +17,7 @@ use wire::{Epoch, NodeId, ProcessId, StreamId};
 /// restore comes later, so that this one says what was slow.
 const ATTACHING: Duration = Duration::from_secs(8);
 /// How long what an ended process wrote may take to reach its clients.
-const DRAINING: Duration = Duration::from_secs(5);
+const DRAINING: Duration = Duration::from_secs(30);
 
 /// See the module's documentation.
 pub struct Sockets {
@@ -131,6 +131,21 @@ impl Sockets {
                 missing.join(", ")
             )
         })
+    }
+
+    /// Resets the streams of anchors that are taken to be dead, as their clients are with them: a
+    /// process must not be held where it is by a node that does not answer.
+    pub fn give_up_anchors(&self, dead: impl Fn(NodeId) -> bool) {
+        self.with(|inner| {
+            let statuses = inner.side.statuses();
+            let mut anchors: Vec<NodeId> = statuses.map(|(_, anchor, _)| anchor).collect();
+            anchors.sort_unstable();
+            anchors.dedup();
+            for anchor in anchors.into_iter().filter(|anchor| dead(*anchor)) {
+                inner.side.anchor_gone(anchor);
+            }
+        });
+        self.wake();
     }
 
     async fn until(&self, settled: impl Fn(&Side) -> bool) {
