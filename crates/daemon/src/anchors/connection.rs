@@ -170,7 +170,9 @@ struct Connection {
     reading: bool,
     /// The client has ended its direction.
     client_ended: bool,
-    /// The client was told that the process has ended its direction.
+    /// The process has ended its direction.
+    stream_ended: bool,
+    /// The client was told so, behind the last byte.
     told_end: bool,
     /// The answer to a question to the directory.
     answer: Option<oneshot::Receiver<gateway::Event>>,
@@ -220,6 +222,7 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
         place,
         reading: false,
         client_ended: false,
+        stream_ended: false,
         told_end: false,
         answer: None,
         close: None,
@@ -378,9 +381,14 @@ impl Connection {
             inner.lazy = true;
             self.end.switch.flush_soon(end);
         }
+        let broken = matches!(inner.end.status(), Status::Reset(_));
+        if !self.stream_ended && !broken && inner.end.readiness().hangup {
+            // All that the process had to say is here, though the client may not have it yet.
+            self.stream_ended = true;
+            inner.happened(gateway::Event::StreamEnded);
+        }
         if inner.end.is_read_to_end() && !self.told_end {
             self.told_end = true;
-            inner.happened(gateway::Event::StreamEnded);
             // A client that has gone already does not mind.
             let _ = rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write);
         }
