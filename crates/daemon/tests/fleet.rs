@@ -226,8 +226,14 @@ async fn a_dead_anchor_does_not_hold_a_process_where_it_is() {
         .await;
     }
     a.client.migrate("echo", "ant").await.unwrap();
-    let info = a.client.inspect("echo").await.unwrap();
-    assert_eq!((info.node_name.as_str(), info.connections), ("ant", 0));
+    let seen = a.sees("echo", ProcessState::Running).await;
+    assert_eq!(seen.node, a.ready.node);
+    // The process notices that its client is gone.
+    until("the connection is gone", || async {
+        let info = a.client.inspect("echo").await.unwrap();
+        (info.connections == 0).then_some(())
+    })
+    .await;
     drop(crashed);
 }
 
