@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use stream::{Transmit, answer_for_missing_anchor, answer_for_missing_process};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use wire::frame::{End, StreamFrame};
 use wire::link::{Hello, LinkKind};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
@@ -53,6 +53,7 @@ pub struct Switch {
     departed: Mutex<HashMap<ProcessId, Epoch>>,
     memory: mpsc::UnboundedSender<StreamFrame>,
     lazy: Mutex<Vec<Arc<dyn Port>>>,
+    lazy_waiting: Arc<Notify>,
     this: Weak<Switch>,
 }
 
@@ -87,6 +88,7 @@ impl Switch {
             departed: Mutex::default(),
             memory,
             lazy: Mutex::default(),
+            lazy_waiting: Arc::default(),
             this: this.clone(),
         });
         let this = switch.this.clone();
@@ -96,12 +98,12 @@ impl Switch {
                 switch.deliver(switch.me(), frame);
             }
         });
-        let this = switch.this.clone();
+        let (this, waiting) = (switch.this.clone(), switch.lazy_waiting.clone());
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(FLUSH);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                waiting.notified().await;
+                // Whoever comes meanwhile goes along.
+                tokio::time::sleep(FLUSH).await;
                 let Some(switch) = this.upgrade() else { return };
                 switch.flush();
             }
@@ -113,6 +115,9 @@ impl Switch {
     pub fn flush_soon(&self, port: Arc<dyn Port>) {
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
         lazy.push(port);
+        if lazy.len() == 1 {
+            self.lazy_waiting.notify_one();
+        }
     }
 
     fn flush(&self) {
