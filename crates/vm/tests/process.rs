@@ -7,6 +7,7 @@ use common::{engine, polling, same_under_torture, spec, wat};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -108,22 +109,33 @@ impl Drop for EndsIfFailed {
     }
 }
 
-struct Unpark(thread::Thread);
+struct Unpark {
+    thread: thread::Thread,
+    woken: AtomicBool,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
+/// Polls again only when woken: a thread may be unparked by what went before on it.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Arc::new(Unpark(thread::current())).into();
+    let unpark = Arc::new(Unpark {
+        thread: thread::current(),
+        woken: AtomicBool::new(false),
+    });
+    let waker = unpark.clone().into();
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            thread::park();
         }
     }
 }
