@@ -312,7 +312,7 @@ async fn send_parts(
                     module.ok_or(Unloadable::Missing(image))
                 });
                 let module = module.await.map_err(|error| error.to_string())?;
-                link.send(BulkKind::Image, image.0, &[&module])
+                link.send(BulkKind::Image, &[&module])
                     .await
                     .map_err(broken)?;
             }
@@ -322,17 +322,17 @@ async fn send_parts(
                 log,
             } => {
                 let encoded = encode_luggage(&luggage)?;
-                link.send(BulkKind::Luggage, [0; 32], &[&encoded])
+                link.send(BulkKind::Luggage, &[&encoded])
                     .await
                     .map_err(broken)?;
                 let encoder = sealed.encoder_for_link();
                 let slices: Vec<&[u8]> = encoder.slices().collect();
-                link.send(BulkKind::Snapshot, [0; 32], &slices)
+                link.send(BulkKind::Snapshot, &slices)
                     .await
                     .map_err(broken)?;
                 tracing::debug!(%id, "snapshot sent");
                 // The process does not wait for this, and can do without.
-                if let Err(error) = link.send(BulkKind::Log, [0; 32], &[&log]).await {
+                if let Err(error) = link.send(BulkKind::Log, &[&log]).await {
                     tracing::warn!(%error, "the log did not go along with its process");
                 }
             }

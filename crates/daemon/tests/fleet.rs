@@ -169,7 +169,6 @@ async fn a_link_for_no_move_is_closed() {
         id: wire::MoveId(1),
         what: wire::link::BulkKind::Snapshot,
         length: u64::MAX,
-        digest: [0; 32],
     };
     let mut frame = Vec::new();
     wire::link::write_frame(&header, 1 << 20, &mut frame).unwrap();

@@ -386,7 +386,7 @@ impl Source {
             Some(_) => None,
         };
         match record {
-            Some(record) if same_reign(record.claim, self.claim) => {
+            Some(record) if record.claim.same_reign(self.claim) => {
                 self.claim = record.claim;
                 self.freeze_asked = now;
                 self.enter(State::Freezing, Some(now + self.config.freeze));
@@ -414,7 +414,7 @@ impl Source {
                         Some(reason) => self.doubt(reason),
                         None => self.commit(now),
                     }
-                } else if same_reign(claim, self.claim) {
+                } else if claim.same_reign(self.claim) {
                     self.claim = claim;
                     let reason = self.doubt.take().unwrap_or(Reason::Aborted);
                     self.give_up(reason);
@@ -612,9 +612,4 @@ impl Source {
         self.enter(State::Over, None);
         self.actions.push_back(Action::Finish(outcome));
     }
-}
-
-/// The same owner in the same epoch; attempts may differ.
-fn same_reign(a: Claim, b: Claim) -> bool {
-    a.owner == b.owner && a.epoch == b.epoch
 }

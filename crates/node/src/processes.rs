@@ -237,7 +237,7 @@ impl Node {
         };
         match answer {
             // A target's abort has raised the attempt without this node's knowing.
-            Some(Answer::Conflict(record)) if same_reign(record.claim, entry.record.claim) => {
+            Some(Answer::Conflict(record)) if record.claim.same_reign(entry.record.claim) => {
                 entry.record.claim = record.claim;
                 self.ask_removal(now, process, record.claim);
             }
@@ -312,7 +312,7 @@ impl Node {
             return;
         }
         let gone = match answer {
-            Some(Answer::Done(record)) if same_reign(record.claim, entry.record.claim) => {
+            Some(Answer::Done(record)) if record.claim.same_reign(entry.record.claim) => {
                 entry.record.claim = record.claim;
                 return;
             }
@@ -382,18 +382,13 @@ impl Node {
         *removing = removing.saturating_sub(1);
         match answer {
             // A target that stood by for the earlier life has raised the attempt.
-            Some(Answer::Conflict(record)) if same_reign(record.claim, claim) => {
+            Some(Answer::Conflict(record)) if record.claim.same_reign(claim) => {
                 self.note_leftover(now, &record);
             }
             _ => (),
         }
         self.remove_leftovers(now);
     }
-}
-
-/// The same owner in the same epoch; attempts may differ.
-pub(crate) fn same_reign(a: Claim, b: Claim) -> bool {
-    a.owner == b.owner && a.epoch == b.epoch
 }
 
 /// Whether a claim is from before another: an answer that was overtaken.

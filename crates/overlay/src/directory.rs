@@ -58,11 +58,6 @@ impl Directory {
         self.records.values()
     }
 
-    /// The records whose claim names this owner.
-    pub fn owned_by(&self, owner: NodeId) -> impl Iterator<Item = &Record> {
-        self.records().filter(move |r| r.claim.owner == owner)
-    }
-
     /// The answer to an operation, true once the change (if any) is durable and committed.
     pub fn decide(&self, operation: &Operation) -> (Answer, Option<Change>) {
         match operation {

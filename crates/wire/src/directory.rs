@@ -21,6 +21,13 @@ pub struct Claim {
     pub attempt: u64,
 }
 
+impl Claim {
+    /// The same owner in the same epoch; attempts may differ.
+    pub fn same_reign(self, other: Claim) -> bool {
+        self.owner == other.owner && self.epoch == other.epoch
+    }
+}
+
 /// All that the directory knows of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

@@ -309,11 +309,6 @@ impl FrameReader {
         }
     }
 
-    /// Changes the limit, once a hello has told what the link is for. What was pushed stays.
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
-    }
-
     /// Bytes that wait.
     pub fn buffered(&self) -> usize {
         self.buffer.len() - self.taken
@@ -373,15 +368,6 @@ impl FrameReader {
         decoded.map(Some).map_err(|error| self.fail(error))
     }
 
-    /// Takes out all bytes that wait, whole frames or not: what follows the last message of a link
-    /// that goes on with raw bytes.
-    pub fn take_rest(&mut self) -> Vec<u8> {
-        let rest = self.buffer.split_off(self.taken.min(self.buffer.len()));
-        self.buffer.clear();
-        self.taken = 0;
-        rest
-    }
-
     fn fail(&mut self, error: LinkError) -> LinkError {
         self.failed = Some(error.clone());
         self.buffer = Vec::new();
@@ -428,9 +414,6 @@ pub struct BulkHeader {
     pub what: BulkKind,
     /// How many bytes of it. The receiver compares this with its limit before it allocates.
     pub length: u64,
-    /// What the bytes must hash to: for an image BLAKE3 over all of them, so its id. For the rest
-    /// zeros: the link protects them.
-    pub digest: [u8; 32],
 }
 
 /// The secret of a fleet's ticket. Never printed.

@@ -189,7 +189,6 @@ fn no_bytes_break_the_reading_of_links() {
         id: MoveId(5),
         what: BulkKind::Snapshot,
         length: 1 << 23,
-        digest: [9; 32],
     };
     let mut hello = Vec::new();
     Hello::new(LinkKind::Control, "north", 4)

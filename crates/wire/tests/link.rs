@@ -76,18 +76,6 @@ fn bytes_behind_a_message_are_refused() {
 }
 
 #[test]
-fn raw_bytes_behind_the_last_message_are_handed_over() {
-    let mut bytes = Vec::new();
-    link::write_frame(&Control::Heartbeat, MAX_CONTROL, &mut bytes).unwrap();
-    bytes.extend(b"raw");
-    let mut reader = FrameReader::new(MAX_CONTROL);
-    reader.push(&bytes).unwrap();
-    assert_eq!(reader.next_frame(), Ok(Some(Control::Heartbeat)));
-    assert_eq!(reader.take_rest(), b"raw");
-    assert_eq!(reader.next_message(), Ok(None));
-}
-
-#[test]
 fn frames_are_exactly_these_bytes() {
     let mut bytes = Vec::new();
     Hello::new(LinkKind::Streams, "a", 3)

@@ -37,17 +37,11 @@ impl BulkOut {
     }
 
     /// Sends one part, which lies in as many slices.
-    pub async fn send(
-        &mut self,
-        what: BulkKind,
-        digest: [u8; 32],
-        slices: &[&[u8]],
-    ) -> io::Result<()> {
+    pub async fn send(&mut self, what: BulkKind, slices: &[&[u8]]) -> io::Result<()> {
         let header = BulkHeader {
             id: self.id,
             what,
             length: slices.iter().map(|slice| slice.len() as u64).sum(),
-            digest,
         };
         // Small pieces go together, large ones as they lie.
         let mut small = Vec::new();

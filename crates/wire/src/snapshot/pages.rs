@@ -137,30 +137,4 @@ impl Memory {
         }
         Ok(())
     }
-
-    /// Writes the memory into `target`, which holds the image's content followed by zeros and is
-    /// as long as this memory. Call [`Memory::check`] first.
-    pub fn apply(&self, target: &mut [u8]) {
-        let (mut at, mut from) = (0, 0);
-        for run in &self.map.runs {
-            let length = run.pages as usize * PAGE_BYTES;
-            let part = &mut target[at..at + length];
-            match run.kind {
-                PageKind::Image => {}
-                PageKind::Zero => {
-                    // Untouched pages stay untouched: writing them would make them resident.
-                    for page in part.chunks_exact_mut(PAGE_BYTES) {
-                        if *page != ZERO {
-                            page.fill(0);
-                        }
-                    }
-                }
-                PageKind::Given => {
-                    part.copy_from_slice(&self.given[from..from + length]);
-                    from += length;
-                }
-            }
-            at += length;
-        }
-    }
 }
