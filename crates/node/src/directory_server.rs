@@ -228,7 +228,7 @@ fn touches(operation: &Operation) -> Option<(ProcessId, Option<&str>)> {
         Operation::CompareAndSet { process, .. } | Operation::Remove { process, .. } => {
             Some((*process, None))
         }
-        Operation::Get(_) | Operation::List => None,
+        Operation::Get(_) | Operation::List { .. } => None,
     }
 }
 
@@ -363,13 +363,19 @@ mod tests {
     fn a_list_shows_all_that_its_asker_has_asked_for_before() {
         let mut server = server();
         server.handle_ask(ME, 1, create(1, "a"));
-        server.handle_ask(ME, 2, Operation::List);
-        server.handle_ask(NodeId([2; 32]), 3, Operation::List);
+        server.handle_ask(ME, 2, Operation::List { after: None });
+        server.handle_ask(NodeId([2; 32]), 3, Operation::List { after: None });
         let (answers, tickets) = outputs(&mut server);
-        assert_eq!(answers, [(3, Answer::Records(Vec::new()))]);
+        let none = Answer::Records {
+            records: Vec::new(),
+            more: false,
+        };
+        assert_eq!(answers, [(3, none)]);
         server.handle_stored(tickets[0], Ok(()));
         let (answers, _) = outputs(&mut server);
-        assert!(matches!(&answers[..], [_, (2, Answer::Records(all))] if all.len() == 1));
+        assert!(
+            matches!(&answers[..], [_, (2, Answer::Records { records, .. })] if records.len() == 1)
+        );
     }
 
     #[test]

@@ -55,8 +55,8 @@ enum Purpose {
     MigrateElsewhere { token: Token, process: ProcessId },
     /// `Locate`.
     Locate { token: Token, process: ProcessId },
-    /// `List`.
-    List { token: Token },
+    /// `List`: what the pages so far have listed.
+    List { token: Token, listed: Vec<Record> },
     /// `Remove`: the record as it is.
     Inspect { token: Token, process: ProcessId },
     /// `Remove`: the record's end.
@@ -205,9 +205,7 @@ impl Node {
                 let operation = Operation::Get(process);
                 self.ask_for(now, token, operation, Purpose::Locate { token, process });
             }
-            Event::List { token } => {
-                self.ask_for(now, token, Operation::List, Purpose::List { token });
-            }
+            Event::List { token } => self.list(now, token, Vec::new()),
             Event::Watch(process) => self.watch(now, process),
             Event::Unwatch(process) => self.processes.unwatch(process),
             Event::Exited(process) => self.handle_exited(now, process),
@@ -357,9 +355,15 @@ impl Node {
                 };
                 self.reply(token, reply);
             }
-            Purpose::List { token } => {
+            Purpose::List { token, mut listed } => {
                 let reply = match answer {
-                    Some(Answer::Records(records)) => Reply::Records(records),
+                    Some(Answer::Records { records, more }) => {
+                        listed.extend(records);
+                        if more && listed.len() < self.config.limits.records {
+                            return self.list(now, token, listed);
+                        }
+                        Reply::Records(listed)
+                    }
                     Some(Answer::Failed(why)) => Reply::Failed(Failure::Store(why)),
                     _ => Reply::Failed(Failure::DirectoryUnreachable),
                 };
@@ -386,12 +390,19 @@ impl Node {
                 self.reply(token, reply);
             }
             Purpose::Survey => {
-                if let Some(Answer::Records(records)) = answer {
-                    self.handle_survey(now, records);
+                if let Some(Answer::Records { records, more }) = answer {
+                    self.handle_survey(now, records, more);
                 }
             }
             Purpose::Leftover(claim) => self.handle_leftover(now, claim, answer),
         }
+    }
+
+    /// Asks for the next page of a list.
+    fn list(&mut self, now: Duration, token: Token, listed: Vec<Record>) {
+        let after = listed.last().map(|record| record.process);
+        let operation = Operation::List { after };
+        self.ask_for(now, token, operation, Purpose::List { token, listed });
     }
 
     /// Removes the record of a process that nobody runs, as far as can be known from here.

@@ -330,13 +330,20 @@ impl Node {
 
     /// Looks for records that say that this node runs what it does not know.
     pub(crate) fn survey(&mut self, now: Duration) {
-        let purpose = Purpose::Survey;
-        self.ask(now, Operation::List, purpose, Patience::UntilAnswered);
+        self.survey_behind(now, None);
     }
 
-    pub(crate) fn handle_survey(&mut self, now: Duration, records: Vec<Record>) {
-        for record in records {
-            self.note_leftover(now, &record);
+    fn survey_behind(&mut self, now: Duration, after: Option<ProcessId>) {
+        let (operation, purpose) = (Operation::List { after }, Purpose::Survey);
+        self.ask(now, operation, purpose, Patience::UntilAnswered);
+    }
+
+    pub(crate) fn handle_survey(&mut self, now: Duration, records: Vec<Record>, more: bool) {
+        for record in &records {
+            self.note_leftover(now, record);
+        }
+        if let Some(last) = records.last().filter(|_| more) {
+            self.survey_behind(now, Some(last.process));
         }
         self.remove_leftovers(now);
     }

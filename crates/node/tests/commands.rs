@@ -146,6 +146,8 @@ impl Fleet {
     fn carry_out(&mut self, index: usize, effect: Effect) {
         let event = match effect {
             Effect::Send { to, message } => {
+                let mut frame = Vec::new();
+                wire::link::write_frame(&message, wire::link::MAX_CONTROL, &mut frame).unwrap();
                 let peer = usize::from(to.0[0]) - 1;
                 if self.linked[index] && self.linked[peer] {
                     let from = id(index);
@@ -461,4 +463,45 @@ fn strangers_are_not_heard_and_unknown_moves_are_answered() {
             _ => None,
         });
     assert!(matches!(answer, Some((MoveId(5), Step::Abort { .. }))));
+}
+
+#[test]
+fn twenty_thousand_records_are_listed_and_surveyed() {
+    const MANY: u64 = 20_000;
+    let limits = Limits {
+        records: MANY as usize,
+        ..Limits::default()
+    };
+    let record = |process: u64| Record {
+        process: ProcessId(process),
+        name: format!("{process:0>128}"),
+        image: ImageId([0xff; 32]),
+        claim: wire::directory::Claim {
+            // Every tenth is of an earlier life of node 1.
+            owner: id(if process.is_multiple_of(10) { 1 } else { 2 }),
+            epoch: Epoch(1),
+            attempt: 1,
+        },
+    };
+    let mut fleet = Fleet::new(3, limits);
+    let mut config = Config::new(member(0), id(0));
+    config.limits = limits;
+    config.members = (0..3).map(member).collect();
+    config.restored = (0..MANY).map(record).collect();
+    fleet.store = (0..MANY).map(|p| (ProcessId(p), record(p))).collect();
+    fleet.link(0, false);
+    fleet.nodes[0] = Node::new(fleet.now, config);
+    let mut config = Config::new(member(1), id(0));
+    config.me.incarnation = 2;
+    config.members = (0..3).map(member).collect();
+    config.limits = limits;
+    fleet.nodes[1] = Node::new(fleet.now, config);
+    fleet.link(0, true);
+    fleet.pass(SECOND);
+    assert_eq!(fleet.store.len() as u64, MANY - MANY / 10);
+    let token = fleet.command(2, |token| Event::List { token });
+    let Reply::Records(records) = &fleet.replies[&token] else {
+        panic!("{:?}", fleet.replies[&token]);
+    };
+    assert!(records.iter().eq(fleet.store.values()));
 }

@@ -12,11 +12,16 @@
 //! repeated by mistake finds its claim gone and changes nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use wire::ProcessId;
 use wire::directory::{Answer, Claim, Operation, Record};
-use wire::{NodeId, ProcessId};
 
 /// The longest name of a process, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
+
+/// Records in one page of a list. With the longest names, that is a quarter of what a message
+/// between nodes may hold.
+pub const PAGE: usize = 1024;
 
 /// A durable change of the directory.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +89,7 @@ impl Directory {
                 let change = Change::Delete(*process);
                 (Answer::Done(record.clone()), Some(change))
             }),
-            Operation::List => (Answer::Records(self.records().cloned().collect()), None),
+            Operation::List { after } => (self.page(*after), None),
         }
     }
 
@@ -112,6 +117,16 @@ impl Directory {
             self.commit(change);
         }
         (answer, change)
+    }
+
+    fn page(&self, after: Option<ProcessId>) -> Answer {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.records.range((from, Bound::Unbounded));
+        let page = rest.by_ref().take(PAGE);
+        Answer::Records {
+            records: page.map(|(_, record)| record.clone()).collect(),
+            more: rest.next().is_some(),
+        }
     }
 
     fn create(&self, record: &Record) -> (Answer, Option<Change>) {
@@ -160,7 +175,7 @@ fn follows(old: Claim, new: Claim) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Epoch, ImageId};
+    use wire::{Epoch, ImageId, NodeId};
 
     fn claim(owner: u8, epoch: u64, attempt: u64) -> Claim {
         Claim {
@@ -242,6 +257,30 @@ mod tests {
         directory.apply(&Operation::Create(record(1, "a", claim(1, 1, 1))));
         let (answer, _) = directory.apply(&Operation::Create(record(2, "b", claim(1, 1, 1))));
         assert!(matches!(answer, Answer::Failed(text) if text.contains("full")));
+    }
+
+    #[test]
+    fn a_long_list_comes_in_pages_that_fit_into_a_message() {
+        let name = |process: u64| format!("{process:0>MAX_NAME_BYTES$}");
+        let all: Vec<Record> = (0..3 * PAGE as u64)
+            .map(|process| record(process << 50, &name(process), claim(1, u64::MAX, u64::MAX)))
+            .collect();
+        let directory = Directory::new(all.clone(), all.len());
+        let mut listed: Vec<Record> = Vec::new();
+        loop {
+            let after = listed.last().map(|record| record.process);
+            let (answer, _) = directory.decide(&Operation::List { after });
+            let mut bytes = Vec::new();
+            wire::link::write_frame(&answer, wire::link::MAX_CONTROL / 2, &mut bytes).unwrap();
+            let Answer::Records { records, more } = answer else {
+                panic!("{answer:?}");
+            };
+            listed.extend(records);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(listed, all);
     }
 
     #[test]

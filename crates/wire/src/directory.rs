@@ -64,8 +64,12 @@ pub enum Operation {
         /// The claim as the asker last saw it.
         expect: Claim,
     },
-    /// Reads all records.
-    List,
+    /// Reads records in the order of their ids, one page of them: the first, or the one behind
+    /// `after`.
+    List {
+        /// The last id of the page before.
+        after: Option<ProcessId>,
+    },
 }
 
 /// The directory's answer.
@@ -79,8 +83,13 @@ pub enum Answer {
     Taken(Record),
     /// There is no such process.
     Unknown,
-    /// All records.
-    Records(Vec<Record>),
+    /// A page of the records.
+    Records {
+        /// In the order of their ids.
+        records: Vec<Record>,
+        /// Whether there are more behind the last of them.
+        more: bool,
+    },
     /// It was not done and will not be: the store failed, or the operation is not allowed. For
     /// people.
     Failed(String),

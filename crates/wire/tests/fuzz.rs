@@ -160,7 +160,10 @@ fn no_bytes_break_the_reading_of_links() {
         },
         Control::Answer {
             request: 1,
-            answer: Answer::Records(vec![record]),
+            answer: Answer::Records {
+                records: vec![record],
+                more: false,
+            },
         },
         step(Step::Offer(offer)),
         step(Step::Accept { need_image: true }),
