@@ -11,7 +11,7 @@ use crate::run::Progress;
 use crate::state_dir::{self, StateDir};
 use crate::switch::Switch;
 use overlay::membership::Health;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ pub struct Core {
     pub shutdown: CancellationToken,
     /// The fleet changed and should be written down.
     pub fleet_changed: Notify,
+    /// Held while the fleet is written down.
+    pub writing: Mutex<()>,
 }
 
 impl Core {
@@ -121,6 +123,8 @@ impl Core {
 
     /// Writes the fleet down.
     pub fn write_fleet_now(&self) -> Result<(), state_dir::StateError> {
+        // What is written later is what was seen later.
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let fleet = {
             let view = self.fleet.borrow();
             state_dir::Fleet {

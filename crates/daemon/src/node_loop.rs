@@ -37,13 +37,6 @@ pub enum Input {
         /// Where the reply goes.
         reply: oneshot::Sender<Reply>,
     },
-    /// Take a node into the fleet; answers with all members.
-    Admit {
-        /// Who has shown a valid ticket.
-        member: Member,
-        /// Where the list goes.
-        reply: oneshot::Sender<Vec<Member>>,
-    },
     /// A process froze for a move, or did not.
     Frozen {
         /// The move.
@@ -231,11 +224,6 @@ impl NodeLoop {
                     self.moves.begin(*id, *to, token);
                 }
                 self.handle(event);
-            }
-            Input::Admit { member, reply } => {
-                self.handle(Event::Admit(member));
-                self.carry_out();
-                let _ = reply.send(self.node.members());
             }
             Input::WhenEmpty(reply) => self.when_empty.push(reply),
             Input::Link(opened) => self.take_link(*opened),

@@ -14,7 +14,7 @@ use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
 use crate::store::images::Images;
 use crate::switch::Switch;
-use node::event::Event;
+use node::event::{Event, Reply};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +28,7 @@ use vm::{Backend, Engine, EngineError};
 use wire::control::Member;
 use wire::directory::Record;
 use wire::link::{LinkKind, Secret};
+use wire::name::{NameError, check_name};
 use wire::ticket::Ticket;
 use wire::{NodeId, ProcessId};
 
@@ -129,6 +130,14 @@ pub enum RunError {
     /// The fleet could not be joined.
     #[error("cannot join: {0}")]
     Join(#[from] join::JoinError),
+    /// Its name cannot be one.
+    #[error("the node cannot be called `{name}`: {error}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why not.
+        error: NameError,
+    },
     /// It is in another fleet already.
     #[error(
         "this node is in a fleet already (its state is in {}); to join another, give it a new \
@@ -160,6 +169,10 @@ pub async fn run_node(
     ready: impl FnOnce(Ready),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    check_name(&config.name).map_err(|error| RunError::Name {
+        name: config.name.chars().take(80).collect(),
+        error,
+    })?;
     raise_file_limit();
     let state = StateDir::open(&config.state_dir)?;
     let identity = state.identity()?;
@@ -209,6 +222,7 @@ pub async fn run_node(
         stop: CancellationToken::new(),
         shutdown: CancellationToken::new(),
         fleet_changed: Default::default(),
+        writing: Default::default(),
         state,
     });
     core.write_fleet_now()?;
@@ -431,10 +445,20 @@ fn take(core: &Arc<Core>, api_links: &mpsc::Sender<Accepted>, link: Accepted) {
             tokio::spawn(async move {
                 let directory = core.fleet.borrow().directory;
                 let (secret, me, node) = (core.secret, core.me(), core.node.clone());
+                let kept = core.clone();
                 join::answer(link, secret, directory, me, |member| async move {
-                    let (reply, members) = oneshot::channel();
-                    node.tell(Input::Admit { member, reply });
-                    members.await.unwrap_or_default()
+                    let admitted = node.command(|token| Event::Admit { token, member }).await;
+                    let members = match admitted.map_err(|failure| failure.to_string())? {
+                        Reply::Admitted(members) => members,
+                        reply => return Err(format!("unexpected reply {reply:?}")),
+                    };
+                    // Whom this node has let in it must know after a crash, too.
+                    let written = tokio::task::spawn_blocking(move || kept.write_fleet_now()).await;
+                    match written {
+                        Ok(Ok(())) => Ok(members),
+                        Ok(Err(error)) => Err(error.to_string()),
+                        Err(_) => Err("this node is shutting down".to_owned()),
+                    }
                 })
                 .await;
             });

@@ -347,3 +347,19 @@ async fn what_a_process_wrote_before_it_ended_arrives_although_its_client_is_slo
     let text = String::from_utf8_lossy(&answer);
     assert_eq!(text.matches("HTTP/1.1 200").count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_node_of_a_name_is_refused_and_told_what_to_do() {
+    let host = Node::first("ant").await;
+    let _bee = Node::joining("bee", &host).await;
+    for taken in ["ant", "bee"] {
+        let error = Node::start(taken, Some(&host.ready.ticket)).await;
+        let error = error.err().unwrap().to_string();
+        for word in [taken, "--name"] {
+            assert!(error.contains(word), "`{word}` is not in: {error}");
+        }
+    }
+    let error = Node::start("a node", None).await.err().unwrap().to_string();
+    assert!(error.contains("letters, digits"), "{error}");
+    assert_eq!(host.client.nodes().await.unwrap().len(), 2);
+}

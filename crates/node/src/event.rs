@@ -35,9 +35,14 @@ pub enum Event {
         /// What it says.
         message: Control,
     },
-    /// At the directory's node: a stranger showed a valid ticket (or a member a new address or
-    /// incarnation).
-    Admit(Member),
+    /// Command, at the directory's node: take in a stranger who showed a valid ticket (or a member
+    /// with a new address or incarnation).
+    Admit {
+        /// For the reply.
+        token: Token,
+        /// Who.
+        member: Member,
+    },
     /// An [`Effect::Store`] is durable, or cannot be made so.
     Stored {
         /// Its number.
@@ -297,6 +302,8 @@ pub enum Effect {
 pub enum Reply {
     /// Start: the record exists and `Effect::Run` has been given.
     Started(Claim),
+    /// Admit: all members, the new one included.
+    Admitted(Vec<Member>),
     /// Locate.
     Located(Record),
     /// List.
@@ -336,6 +343,25 @@ pub enum Failure {
         /// Who has it.
         by: ProcessId,
     },
+    /// The name is that of another node.
+    #[error(
+        "the fleet has a node called `{name}` already ({}{}); choose another with --name",
+        by.short(),
+        if *dead { ", which does not answer: `limosa forget` sets its name free" } else { "" }
+    )]
+    NodeNameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        by: NodeId,
+        /// That one is dead.
+        dead: bool,
+    },
+    /// The fleet takes no more nodes.
+    #[error(
+        "the fleet has {0} nodes already, its limit; `limosa forget` one that is gone for good"
+    )]
+    FleetFull(usize),
     /// The process is owned by another node.
     #[error("process {process} is not on this node but on {owner}")]
     NotOwner {

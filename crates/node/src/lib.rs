@@ -32,7 +32,7 @@ use directory_client::{Client, Patience};
 use directory_server::Server;
 use moves::Moves;
 use overlay::directory::Directory;
-use overlay::membership::{self, Health, Membership};
+use overlay::membership::{self, Health, Membership, NotAdmitted};
 use processes::Processes;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -175,9 +175,7 @@ impl Node {
                     self.handle_control(now, from, message);
                 }
             }
-            Event::Admit(member) => self
-                .membership
-                .handle(now, membership::Event::FirstHand(member)),
+            Event::Admit { token, member } => self.admit(now, token, member),
             Event::Stored { ticket, result } => {
                 if let Some(server) = &mut self.server {
                     server.handle_stored(ticket, result);
@@ -217,6 +215,23 @@ impl Node {
             Event::TakenBack { process, result } => self.handle_taken_back(now, process, result),
         }
         self.settle(now);
+    }
+
+    fn admit(&mut self, now: Duration, token: Token, member: Member) {
+        let name = member.name.clone();
+        let admitted = self.membership.admit(now, member);
+        // The world knows the member before whoever waits for this reply.
+        self.settle(now);
+        let reply = match admitted {
+            Ok(()) => Reply::Admitted(self.membership.members()),
+            Err(NotAdmitted::NameTaken { by, health }) => Reply::Failed(Failure::NodeNameTaken {
+                name,
+                by,
+                dead: health == Health::Dead,
+            }),
+            Err(NotAdmitted::Full { count }) => Reply::Failed(Failure::FleetFull(count)),
+        };
+        self.reply(token, reply);
     }
 
     fn handle_link_up(&mut self, now: Duration, node: NodeId) {

@@ -505,3 +505,27 @@ fn twenty_thousand_records_are_listed_and_surveyed() {
     };
     assert!(records.iter().eq(fleet.store.values()));
 }
+
+#[test]
+fn a_fleet_that_is_full_or_has_the_name_takes_nobody_and_says_why() {
+    let mut fleet = Fleet::new(2, Limits::default());
+    let mut twin = member(9);
+    twin.name = member(1).name;
+    let taken = fleet.command(0, |token| Event::Admit {
+        token,
+        member: twin,
+    });
+    let (name, by, dead) = (member(1).name, id(1), false);
+    let expected = Failure::NodeNameTaken { name, by, dead };
+    assert_eq!(*fleet.failure(taken), expected);
+    assert!(expected.to_string().contains("--name"));
+
+    let mut config = Config::new(member(0), id(0));
+    config.membership.max_members = 1;
+    config.members = vec![member(1)];
+    fleet.nodes[0] = Node::new(fleet.now, config);
+    let member = member(9);
+    let full = fleet.command(0, |token| Event::Admit { token, member });
+    assert_eq!(*fleet.failure(full), Failure::FleetFull(2));
+    assert_eq!(fleet.nodes[0].members().len(), 2);
+}

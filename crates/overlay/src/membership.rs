@@ -75,6 +75,23 @@ pub enum Event {
     HearSay(Member),
 }
 
+/// Why a node was not taken into the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// Another member has its name.
+    NameTaken {
+        /// Who.
+        by: NodeId,
+        /// How that one is.
+        health: Health,
+    },
+    /// There are as many members as there may be.
+    Full {
+        /// How many.
+        count: usize,
+    },
+}
+
 /// What the membership has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -226,6 +243,28 @@ impl Membership {
             Event::FirstHand(member) => self.learn(now, member, true),
             Event::HearSay(member) => self.learn(now, member, false),
         }
+    }
+
+    /// Takes a node into the fleet that may come in, or a member with its new name, address and
+    /// incarnation. Names are kept apart here, where all who join come by.
+    pub fn admit(&mut self, now: Duration, member: Member) -> Result<(), NotAdmitted> {
+        let me = [(&self.me, Health::Alive)];
+        let peers = self.peers.values().map(|peer| (&peer.member, peer.health));
+        let namesake = |other: &Member| other.name == member.name && other.node != member.node;
+        let taken = me
+            .into_iter()
+            .chain(peers)
+            .find(|(other, _)| namesake(other));
+        if let Some((namesake, health)) = taken {
+            let by = namesake.node;
+            return Err(NotAdmitted::NameTaken { by, health });
+        }
+        let count = self.peers.len() + 1;
+        if !self.is_member(member.node) && count > self.config.max_members {
+            return Err(NotAdmitted::Full { count });
+        }
+        self.learn(now, member, true);
+        Ok(())
     }
 
     /// Does what is due.
@@ -413,6 +452,33 @@ mod tests {
         membership.handle(SECOND, Event::HearSay(member(3, 1)));
         assert!(membership.is_linked(node));
         assert_eq!(membership.health(node), Some(Health::Alive));
+    }
+
+    #[test]
+    fn a_name_is_given_once_and_a_full_fleet_takes_nobody() {
+        let mut membership = Membership::new(
+            Duration::ZERO,
+            Config {
+                max_members: 2,
+                ..Config::default()
+            },
+            member(1, 1),
+            [member(2, 1)],
+        );
+        for taken in ["node1", "node2"] {
+            let mut twin = member(3, 1);
+            twin.name = taken.to_owned();
+            let refused = membership.admit(SECOND, twin);
+            assert!(matches!(refused, Err(NotAdmitted::NameTaken { .. })));
+        }
+        // Who is a member already may come again, under a new address.
+        let mut again = member(2, 2);
+        again.address = "elsewhere:1".to_owned();
+        assert_eq!(membership.admit(SECOND, again), Ok(()));
+        assert_eq!(membership.admit(SECOND, member(3, 1)), Ok(()));
+        let refused = membership.admit(SECOND, member(4, 1));
+        assert_eq!(refused, Err(NotAdmitted::Full { count: 3 }));
+        assert!(!membership.is_member(NodeId([4; 32])));
     }
 
     #[test]

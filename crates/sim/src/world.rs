@@ -585,7 +585,7 @@ impl World {
                 let me = self.hosts[peer].node.as_ref();
                 let member = me.and_then(|node| node.members().into_iter().next());
                 if let Some(member) = member {
-                    self.tell(end, Event::Admit(member));
+                    self.command(end, "admit a host", |token| Event::Admit { token, member });
                 }
             }
             self.tell(end, Event::LinkUp(node));

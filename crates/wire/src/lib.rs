@@ -9,6 +9,7 @@ pub mod frame;
 pub mod fuzzing;
 mod id;
 pub mod link;
+pub mod name;
 pub mod snapshot;
 pub mod ticket;
 

@@ -251,10 +251,8 @@ fn default_listen() -> String {
 fn machine_name() -> String {
     let name = rustix::system::uname();
     let name = name.nodename().to_string_lossy();
-    match name.split('.').next() {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => "node".to_owned(),
-    }
+    let name = name.split('.').next().unwrap_or_default();
+    wire::name::name_from(name, wire::name::MAX_NAME, "node")
 }
 
 /// Diagnostics go to standard error; LIMOSA_LOG chooses them, as in `LIMOSA_LOG=daemon=debug`.

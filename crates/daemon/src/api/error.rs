@@ -108,6 +108,8 @@ impl From<Failure> for Refusal {
             Failure::UnknownProcess(process) => Refusal::unknown_process(&process.to_string()),
             Failure::UnknownNode(_) => Refusal::unknown_node(failure),
             Failure::NameTaken { .. }
+            | Failure::NodeNameTaken { .. }
+            | Failure::FleetFull(_)
             | Failure::NotOwner { .. }
             | Failure::Busy(_)
             | Failure::OwnerAlive { .. } => Refusal::conflict(failure),

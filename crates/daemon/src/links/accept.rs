@@ -185,7 +185,7 @@ async fn introduce(
         return Err(format!(
             "node {} ({}) is not a member of the fleet and asked for {:?}",
             peer.short(),
-            printable(&hello.node_name),
+            printable(&hello.node_name, 64),
             hello.kind
         ));
     }
@@ -209,10 +209,10 @@ async fn introduce(
     })
 }
 
-/// A peer's text, fit for a log line.
-pub fn printable(text: &str) -> String {
+/// A peer's text, fit for a log line: so many characters of it.
+pub fn printable(text: &str, most: usize) -> String {
     text.chars()
-        .take(64)
+        .take(most)
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
 }

@@ -9,12 +9,15 @@ use tokio::time::timeout;
 use wire::NodeId;
 use wire::control::Member;
 use wire::link::{Join, JoinReply, LinkKind, MAX_CONTROL, Secret, decode, write_frame};
+use wire::name::check_name;
 use wire::ticket::Ticket;
 
 /// How long the host may take to admit: the directory's store writes it down first.
 const ADMISSION: Duration = Duration::from_secs(10);
 const MAX_JOIN: usize = 4096;
 const MAX_TEXT: usize = 255;
+/// Characters of a refusal that are shown.
+const MAX_REASON: usize = 400;
 
 /// Why a node could not join.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +70,9 @@ pub async fn join(
                     .ok_or_else(|| no_answer(&"it closed the connection"))?;
                 return match decode(&message).map_err(|error| no_answer(&error))? {
                     JoinReply::Accepted { members, directory } => Ok((members, directory)),
-                    JoinReply::Refused { reason } => Err(JoinError::Refused(printable(&reason))),
+                    JoinReply::Refused { reason } => {
+                        Err(JoinError::Refused(printable(&reason, MAX_REASON)))
+                    }
                 };
             }
             Err(error) => failure = JoinError::Unreachable(error),
@@ -77,8 +82,8 @@ pub async fn join(
 }
 
 /// Answers one who wants to join. `secret` is set at the directory's node; `admit` makes the
-/// member known and returns all of them.
-pub async fn answer<F: Future<Output = Vec<Member>>>(
+/// member known and returns all of them, or says why not.
+pub async fn answer<F: Future<Output = Result<Vec<Member>, String>>>(
     link: Accepted,
     secret: Option<Secret>,
     directory: NodeId,
@@ -106,22 +111,18 @@ pub async fn answer<F: Future<Output = Vec<Member>>>(
         if member.node != peer {
             return Err("the request names another node than its sender".to_owned());
         }
-        let fits = |text: &str| (1..=MAX_TEXT).contains(&text.len());
-        if !fits(&member.name)
-            || !fits(&member.address)
-            || member.name.chars().any(char::is_control)
-        {
-            return Err("the node's name or address is empty, too long, or not text".to_owned());
+        check_name(&member.name).map_err(|error| format!("the node's name: {error}"))?;
+        if !(1..=MAX_TEXT).contains(&member.address.len()) {
+            return Err("the node's address is empty or too long".to_owned());
         }
-        Ok(member)
+        let name = member.name.clone();
+        let members = admit(member).await?;
+        Ok((name, members))
     };
     let reply = match verdict.await {
-        Ok(member) => {
-            tracing::info!(%from, node = %peer.short(), name = member.name, "a node joins");
-            JoinReply::Accepted {
-                members: admit(member).await,
-                directory,
-            }
+        Ok((name, members)) => {
+            tracing::info!(%from, node = %peer.short(), name, "a node joins");
+            JoinReply::Accepted { members, directory }
         }
         Err(reason) => {
             tracing::warn!(%from, node = %peer.short(), reason, "a node may not join");
