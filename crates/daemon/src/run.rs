@@ -93,7 +93,7 @@ impl Default for NodeConfig {
 }
 
 /// A node that answers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ready {
     /// Its id.
     pub node: NodeId,
@@ -105,6 +105,18 @@ pub struct Ready {
     pub ticket: String,
     /// The API's socket.
     pub socket: PathBuf,
+}
+
+impl std::fmt::Debug for Ready {
+    /// Without the ticket: whoever has it can join.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready")
+            .field("node", &self.node)
+            .field("name", &self.name)
+            .field("address", &self.address)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a node could not be brought up, or went down.

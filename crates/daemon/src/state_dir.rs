@@ -7,20 +7,24 @@
 //!   node.key        the secret key, PKCS#8 DER (0600)
 //!   incarnation     how often a daemon has been started here
 //!   fleet.json      the fleet as last known: directory's node, members, ticket secret (0600)
-//!   directory.redb  the directory, on the node that keeps it
+//!   directory.redb  the directory, on the node that keeps it (0600)
 //!   images/         modules, named by their hash
 //!   cache/          compiled code, this machine's own
 //!   logs/           what processes wrote
 //! ```
 //!
 //! Files are replaced whole or not at all: written beside, synced, renamed.
+//!
+//! What is in it lets its reader act as the node and admit others, so it is its owner's alone. A
+//! directory of somebody else is refused; one that others may enter is closed to them.
 
 use crate::links::identity::{self, Identity, IdentityError};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use wire::NodeId;
@@ -39,6 +43,27 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
+    /// It belongs to somebody else, who could read the node's key and replace its files.
+    #[error(
+        "the state directory {} belongs to user {owner}, not to user {me} who runs this; choose \
+         another with --state",
+        path.display()
+    )]
+    OthersOwn {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is, as a user id.
+        owner: u32,
+        /// Who asks.
+        me: u32,
+    },
+    /// Others use it: it is no state directory, and would be closed to them.
+    #[error(
+        "{} is open to other users and holds other things than a node's state; choose a directory \
+         of its own with --state",
+        .0.display()
+    )]
+    Shared(PathBuf),
     /// Another daemon runs on it.
     #[error(
         "another limosa daemon runs with the state directory {}; stop it, or choose another with --state",
@@ -69,7 +94,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
 }
 
 /// The fleet as last known, kept so that a restarted node finds the others again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
     /// The node that keeps the directory.
     pub directory: NodeId,
@@ -78,6 +103,56 @@ pub struct Fleet {
     /// What a ticket proves to know, in hexadecimal; only at the directory's node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket_secret: Option<String>,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = self.ticket_secret.as_ref().map(|_| "not shown");
+        f.debug_struct("Fleet")
+            .field("directory", &self.directory)
+            .field("members", &self.members)
+            .field("ticket_secret", &secret)
+            .finish()
+    }
+}
+
+/// Files that nobody else may read or write.
+const PRIVATE_FILES: [&str; 4] = ["node.key", "fleet.json", "directory.redb", "limosa.log"];
+
+/// Whether others may get at something of this user's; what belongs to somebody else is an error.
+fn is_open(path: &Path) -> Result<bool, StateError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("look at", path)(error)),
+    };
+    let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != me {
+        let path = path.to_owned();
+        return Err(StateError::OthersOwn { path, owner, me });
+    }
+    Ok(metadata.mode() & 0o077 != 0)
+}
+
+/// Whether a directory is a node's, or nobody's yet.
+fn is_ours(root: &Path) -> Result<bool, StateError> {
+    if root.join("node.key").exists() {
+        return Ok(true);
+    }
+    let mut entries = fs::read_dir(root).map_err(io_error("read", root))?;
+    // The log is there before the first start in the background.
+    Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "limosa.log")))
+}
+
+/// Makes sure that something is this user's alone, if it is there.
+fn close_to_others(path: &Path) -> Result<(), StateError> {
+    if !is_open(path)? {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), "others could get at it; closed to them");
+    let failed = |error| io_error("close to others", path)(error);
+    let mode = fs::metadata(path).map_err(failed)?.mode() & 0o700;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
 /// A locked state directory.
@@ -92,9 +167,19 @@ impl StateDir {
     pub fn open(root: &Path) -> Result<StateDir, StateError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for directory in ["", "images", "cache", "logs"] {
+        builder.create(root).map_err(io_error("create", root))?;
+        if is_open(root)? && !is_ours(root)? {
+            return Err(StateError::Shared(root.to_owned()));
+        }
+        close_to_others(root)?;
+        for directory in ["images", "cache", "logs"] {
             let path = root.join(directory);
             builder.create(&path).map_err(io_error("create", &path))?;
+            close_to_others(&path)?;
+        }
+        // They may be from elsewhere: copied, or unpacked from a backup.
+        for file in PRIVATE_FILES {
+            close_to_others(&root.join(file))?;
         }
         let path = root.join("lock");
         let lock = OpenOptions::new()
@@ -236,14 +321,76 @@ mod tests {
         assert_eq!(second.next_incarnation().unwrap(), 2);
     }
 
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
     #[test]
-    fn the_secret_key_is_readable_by_its_owner_alone() {
-        use std::os::unix::fs::PermissionsExt;
+    fn what_others_could_read_is_closed_to_them() {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDir::open(directory.path()).unwrap();
+        let root = directory.path().join("state");
+        let state = StateDir::open(&root).unwrap();
         state.identity().unwrap();
-        let mode = fs::metadata(state.path("node.key")).unwrap().permissions();
-        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(mode(&root), 0o700);
+        assert_eq!(mode(&state.path("node.key")), 0o600);
+        drop(state);
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(&root, 0o755);
+        open(&root.join("logs"), 0o777);
+        open(&root.join("node.key"), 0o644);
+        fs::write(root.join("directory.redb"), b"").unwrap();
+        open(&root.join("directory.redb"), 0o666);
+        StateDir::open(&root).unwrap();
+        assert_eq!(mode(&root), 0o700);
+        assert_eq!(mode(&root.join("logs")), 0o700);
+        assert_eq!(mode(&root.join("node.key")), 0o600);
+        assert_eq!(mode(&root.join("directory.redb")), 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_others_use_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("shared");
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(root.join("theirs"), b"").unwrap();
+        let error = StateDir::open(&root).unwrap_err();
+        assert!(matches!(error, StateError::Shared(_)), "{error}");
+        assert_eq!(mode(&root), 0o777);
+        fs::remove_file(root.join("theirs")).unwrap();
+        StateDir::open(&root).unwrap();
+        assert_eq!(mode(&root), 0o700);
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("state");
+        fs::create_dir(&root).unwrap();
+        let others = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&root, Some(65534), None).unwrap();
+            root
+        } else {
+            PathBuf::from("/")
+        };
+        let error = StateDir::open(&others).unwrap_err();
+        let refused = matches!(error, StateError::OthersOwn { .. } | StateError::Io { .. });
+        assert!(refused, "{error}");
+        assert!(!others.join("lock").exists());
+    }
+
+    #[test]
+    fn the_secret_of_the_ticket_is_not_shown_by_debug() {
+        let node = NodeId([1; 32]);
+        let fleet = Fleet {
+            directory: node,
+            members: Vec::new(),
+            ticket_secret: Some("5ec7e7".to_owned()),
+        };
+        let shown = format!("{fleet:?}");
+        assert!(!shown.contains("5ec7e7"), "{shown}");
     }
 
     #[test]

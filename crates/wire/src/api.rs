@@ -4,6 +4,7 @@ pub mod run_body;
 
 use crate::{Epoch, ImageId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What to run. `POST /v1/processes` takes it in front of the module: see [`run_body`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,10 +181,16 @@ pub struct Version {
 }
 
 /// `GET /v1/ticket`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// What a new node needs to join; whoever has it can.
     pub ticket: String,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(not shown)")
+    }
 }
 
 /// The body of every answer that is not a success.
@@ -194,4 +201,17 @@ pub struct ApiError {
     pub code: String,
     /// What happened, where, and what to do.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_not_shown_by_debug() {
+        let ticket = Ticket {
+            ticket: "limosa-secret".to_owned(),
+        };
+        assert!(!format!("{ticket:?}").contains("secret"));
+    }
 }

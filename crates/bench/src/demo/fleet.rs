@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOG_LINES: usize = 20;
 
 /// What a node prints, as one line of JSON, once it answers (`limosa up --json`).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Ready {
     /// Its id.
     pub node: wire::NodeId,

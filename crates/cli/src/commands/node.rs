@@ -7,6 +7,7 @@ use crate::progress::during;
 use crate::signals::asked_to_end;
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub struct Up {
 }
 
 /// Start a node on this machine that joins the fleet of another
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = "\
 Examples:
   limosa join limosa-mfrgg... -d --listen-link 192.0.2.8:7420
@@ -50,6 +51,15 @@ pub struct Join {
     ticket: String,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+impl fmt::Debug for Join {
+    /// Without the ticket: whoever has it can join.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Join")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -72,8 +82,8 @@ struct NodeArgs {
     ephemeral: bool,
 }
 
-/// What a node tells once it answers; one line with --json.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a node tells once it answers; one line with --json. Holds the ticket, so it has no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Ready {
     /// Its id.
     node: NodeId,

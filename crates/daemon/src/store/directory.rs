@@ -15,6 +15,7 @@ use redb::{
 };
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
@@ -122,6 +123,7 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(path)?;
     let backend = Filled(FileBackend::new(file)?);
     Ok(Builder::new().create_with_backend(backend)?)
