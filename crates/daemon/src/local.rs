@@ -14,6 +14,7 @@ use crate::processes::managed::{
 };
 use crate::processes::sockets::Sockets;
 use crate::processes::terminal::Terminal;
+use crate::processes::tree;
 use crate::switch::Switch;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -96,7 +97,8 @@ pub async fn run(
         ..vm::Config::default()
     })?;
     let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-    let tree = crate::processes::tree::build(&spec.files, &contents)?;
+    // Before anything is opened: a file that makes no sense is said first.
+    let mut birth = tree::birth(spec, &contents, Vec::new())?;
     let image = Loader::load_alone(engine, module.into())
         .await
         .map_err(|error| match error {
@@ -111,21 +113,7 @@ pub async fn run(
     listening(&listeners);
     let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
     let sockets = Sockets::new(&switch, process, Epoch(1), names.clone());
-    let birth = vm::Spec {
-        args: spec
-            .args
-            .iter()
-            .map(|arg| arg.clone().into_bytes())
-            .collect(),
-        env: spec
-            .env
-            .iter()
-            .map(|pair| pair.clone().into_bytes())
-            .collect(),
-        files: tree,
-        listeners: names,
-        ..vm::Spec::default()
-    };
+    birth.listeners = names;
     let terminal = Arc::new(Terminal::new());
     let launch = Launch {
         id: process,

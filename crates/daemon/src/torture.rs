@@ -56,20 +56,7 @@ pub fn run(
         ..vm::Config::default()
     })?;
     let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-    let birth = vm::Spec {
-        args: spec
-            .args
-            .iter()
-            .map(|arg| arg.clone().into_bytes())
-            .collect(),
-        env: spec
-            .env
-            .iter()
-            .map(|pair| pair.clone().into_bytes())
-            .collect(),
-        files: tree::build(&spec.files, &contents)?,
-        ..vm::Spec::default()
-    };
+    let birth = tree::birth(spec, &contents, Vec::new())?;
     let image = engine.load(module).map_err(LocalError::Module)?;
     let failed = |error: TortureError| LocalError::Start(error.to_string());
     let quiet = World {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vm::{Image, LoadError};
 use wire::api::run_body::{self, RunBody};
-use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, RunSpec};
+use wire::api::{ListenSpec, ListenerInfo, ProcessInfo};
 use wire::checkpoint::{Checkpoint, Head};
 use wire::frame::ResetReason;
 use wire::name::{check_name, name_from};
@@ -55,7 +55,9 @@ async fn read_body(request: Request, limit: u64) -> Result<Bytes, Refusal> {
         Some(_) => Refusal::bad_request(format!("the request's body is longer than {limit} bytes")),
         None => Refusal::bad_request(format!("the request's body was cut off: {error}")),
     })?;
-    Ok(body.to_bytes())
+    // It has come in pieces; to join them copies all of it.
+    let whole = blocking(move || Ok(body.to_bytes()));
+    whole.await.map_err(Refusal::internal)
 }
 
 /// What a node that forwards a request has decided already.
@@ -104,41 +106,21 @@ pub async fn run(State(context): State<Context>, request: Request) -> Answer {
 async fn run_to_the_end(context: Context, request: Request) -> Answer {
     let decided = forwarded(&context, request.headers())?;
     let body = read_body(request, MAX_IMAGE_BYTES + MAX_FILES).await?;
-    let RunBody {
-        spec,
-        files,
-        module,
-    } = run_body::decode(&body).map_err(Refusal::bad_request)?;
+    let RunBody { spec, module, .. } = run_body::decode(&body).map_err(Refusal::bad_request)?;
     if module.len() as u64 > MAX_IMAGE_BYTES {
         return Err(Refusal::bad_request("the module is too long"));
     }
     if let Some(decided) = decided {
-        let made = run_here(
-            &context.core,
-            &spec,
-            &files,
-            body.slice_ref(module),
-            decided,
-        );
-        return json(StatusCode::CREATED, &made.await?);
+        let made = run_here(&context.core, body, decided).await?;
+        return json(StatusCode::CREATED, &made);
     }
     let target = target(&context.core, spec.on.as_deref())?;
     let (decided, opened) = open(&context.core, ProcessId(random()?), &spec.listen).await?;
     let made = match target {
-        None => {
-            run_here(
-                &context.core,
-                &spec,
-                &files,
-                body.slice_ref(module),
-                decided,
-            )
-            .await?
-        }
+        None => run_here(&context.core, body, decided).await?,
         Some(node) => {
             let headers = decided.write()?;
-            let path = "/v1/processes";
-            hand_over(&context.core, node, path, headers, body.clone()).await?
+            hand_over(&context.core, node, "/v1/processes", headers, body).await?
         }
     };
     opened.assign(made.node, made.epoch);
@@ -191,52 +173,35 @@ async fn hand_over(
     forward::read(response).await
 }
 
-async fn run_here(
-    core: &Arc<Core>,
-    spec: &RunSpec,
-    files: &[&[u8]],
-    module: Bytes,
-    decided: Decided,
-) -> Result<ProcessInfo, Refusal> {
+async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<ProcessInfo, Refusal> {
     core.processes.room().map_err(Refusal::unavailable)?;
-    let birth = vm::Spec {
-        args: spec
-            .args
-            .iter()
-            .map(|arg| arg.clone().into_bytes())
-            .collect(),
-        env: spec
-            .env
-            .iter()
-            .map(|pair| pair.clone().into_bytes())
-            .collect(),
-        files: tree::build(&spec.files, files).map_err(Refusal::bad_request)?,
-        listeners: decided.listeners.iter().map(|l| l.name.clone()).collect(),
-        ..vm::Spec::default()
-    };
-    let image = core.loader.add(module).await.map_err(unloadable)?;
+    let listeners: Vec<String> = decided.listeners.iter().map(|l| l.name.clone()).collect();
+    // Copies the files.
+    let read = blocking(move || {
+        let bad = |error: &dyn std::fmt::Display| Unloadable::Store(error.to_string());
+        let RunBody {
+            spec,
+            files,
+            module,
+        } = run_body::decode(&body).map_err(|error| bad(&error))?;
+        let birth = tree::birth(&spec, &files, listeners).map_err(|error| bad(&error))?;
+        Ok((spec, birth, body.slice_ref(module)))
+    });
+    let (spec, birth, module) = read.await.map_err(Refusal::bad_request)?;
     let fixed = spec.name.is_some();
     let name = match &spec.name {
         Some(name) => checked_name(name)?.to_owned(),
         None => name_of(spec.args.first().map_or("", String::as_str)),
     };
-    let sockets = |id| {
-        let names = decided
-            .listeners
-            .iter()
-            .map(|listener| listener.name.clone());
-        Ok(Sockets::new(&core.switch, id, Epoch(1), names))
-    };
+    let image = core.loader.add(module).await.map_err(unloadable)?;
     let start = Start {
         id: decided.process,
         name,
         fixed,
         image,
-        listeners: decided.listeners.clone(),
+        listeners: decided.listeners,
     };
-    start
-        .perform(core, || Origin::Birth(Box::new(birth.clone())), sockets)
-        .await
+    start.perform(core, Origin::Birth(Box::new(birth))).await
 }
 
 /// Why a module cannot be run, for the API.
@@ -276,23 +241,27 @@ struct Start {
 }
 
 impl Start {
-    async fn perform(
-        self,
-        core: &Arc<Core>,
-        origin: impl Fn() -> Origin,
-        sockets: impl Fn(ProcessId) -> Result<Arc<Sockets>, Refusal>,
-    ) -> Result<ProcessInfo, Refusal> {
+    async fn perform(self, core: &Arc<Core>, mut origin: Origin) -> Result<ProcessInfo, Refusal> {
         let (id, mut name) = (self.id, self.name.clone());
         // What has ended under this id is listed no more.
         core.processes.forget(id);
         loop {
+            let sockets = match &origin {
+                Origin::Birth(birth) => {
+                    Sockets::new(&core.switch, id, Epoch(1), birth.listeners.iter().cloned())
+                }
+                Origin::Snapshot(snapshot) => {
+                    Sockets::restored(&core.switch, id, Epoch(1), &snapshot.kernel)
+                        .map_err(Refusal::bad_request)?
+                }
+            };
             let log = Log::new(0, Some(&core.processes.log_path(id)));
             let launch = Launch {
                 id,
                 name: name.clone(),
                 image: self.image.clone(),
-                origin: origin(),
-                sockets: sockets(id)?,
+                origin,
+                sockets,
                 stdio: Arc::new(LoggedStdio(log.clone())),
                 log,
                 listeners: self.listeners.clone(),
@@ -323,14 +292,15 @@ impl Start {
                     return Err(Refusal::internal(format!("unexpected reply {reply:?}")));
                 }
                 Err(failure) => {
-                    core.processes.withdraw(id);
-                    match failure {
-                        Failure::NameTaken { by, .. }
+                    let withdrawn = core.processes.withdraw(id);
+                    match (failure, withdrawn) {
+                        (Failure::NameTaken { by, .. }, Some(again))
                             if by != id && !self.fixed && name == self.name =>
                         {
                             name = format!("{name}-{}", &id.to_string()[..6]);
+                            origin = again;
                         }
-                        failure => return Err(failure.into()),
+                        (failure, _) => return Err(failure.into()),
                     }
                 }
             }
@@ -549,18 +519,10 @@ async fn restore_here(
         name: checked_name(query.name.as_ref().unwrap_or(&head.name))?.to_owned(),
         fixed: query.name.is_some(),
         image,
-        listeners: decided.listeners.clone(),
+        listeners: decided.listeners,
     };
-    let kernel = snapshot.kernel.clone();
-    start
-        .perform(
-            core,
-            || Origin::Snapshot(Box::new(snapshot.clone())),
-            |id| {
-                Sockets::restored(&core.switch, id, Epoch(1), &kernel).map_err(Refusal::bad_request)
-            },
-        )
-        .await
+    let origin = Origin::Snapshot(Box::new(snapshot));
+    start.perform(core, origin).await
 }
 
 /// An older state goes on: the clients it knew have seen what it has not, and are not its own any

@@ -8,7 +8,7 @@ pub mod terminal;
 pub mod tree;
 
 use crate::node_loop::{Input, LoopHandle};
-use managed::{End, KILLED, Launch, Managed, Reports, Sealed, Status};
+use managed::{End, KILLED, Launch, Managed, Origin, Reports, Sealed, Status};
 use node::event::Event;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -106,12 +106,13 @@ impl Processes {
         made
     }
 
-    /// The node did not give leave.
-    pub fn withdraw(&self, process: ProcessId) {
+    /// The node did not give leave. Returns what it would have begun with.
+    pub fn withdraw(&self, process: ProcessId) -> Option<Origin> {
         let launch = self.table().launching.remove(&process);
-        if let Some((launch, _)) = launch {
+        launch.map(|(launch, _)| {
             launch.sockets.withdraw();
-        }
+            launch.origin
+        })
     }
 
     /// Starts what was made ready.

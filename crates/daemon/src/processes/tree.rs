@@ -1,12 +1,28 @@
-//! The initial file tree of a process, from what a request names.
+//! What a process is born with, from what a request names: arguments, environment, files.
 
 use std::time::{SystemTime, UNIX_EPOCH};
-use vm::{FilesError, TreeBuilder};
-use wire::api::FileSpec;
+use vm::{FilesError, Spec, TreeBuilder};
+use wire::api::{FileSpec, RunSpec};
 use wire::snapshot::FileTree;
 
+/// What a program is started with. `contents` belong to `spec.files`, in order; copies them.
+pub fn birth(
+    spec: &RunSpec,
+    contents: &[&[u8]],
+    listeners: Vec<String>,
+) -> Result<Spec, FilesError> {
+    let bytes = |texts: &[String]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    Ok(Spec {
+        args: bytes(&spec.args),
+        env: bytes(&spec.env),
+        files: build(&spec.files, contents)?,
+        listeners,
+        ..Spec::default()
+    })
+}
+
 /// Builds the tree. `contents` belong to `specs`, in order.
-pub fn build(specs: &[FileSpec], contents: &[&[u8]]) -> Result<FileTree, FilesError> {
+fn build(specs: &[FileSpec], contents: &[&[u8]]) -> Result<FileTree, FilesError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
     let mut builder = TreeBuilder::new(now);
