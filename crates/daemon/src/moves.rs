@@ -360,7 +360,7 @@ pub struct Arrivals {
 struct Expected {
     from: NodeId,
     snapshot_limit: u64,
-    parts: mpsc::UnboundedSender<Arrived>,
+    parts: mpsc::Sender<Arrived>,
 }
 
 /// A part, whole.
@@ -377,8 +377,9 @@ impl Arrivals {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expect(&self, id: MoveId, from: NodeId, offer: &Offer) -> mpsc::UnboundedReceiver<Arrived> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn expect(&self, id: MoveId, from: NodeId, offer: &Offer) -> mpsc::Receiver<Arrived> {
+        // Whole parts wait in it: while one does, the link of the next is not read.
+        let (sender, receiver) = mpsc::channel(1);
         let expected = Expected {
             from,
             snapshot_limit: offer.memory_bytes.saturating_add(MAX_BESIDE_MEMORY),
@@ -407,7 +408,7 @@ impl Arrivals {
                     // Nothing more comes; whoever waits for it must know.
                     if let Some(expected) = last {
                         let failed = Arrived::Failed(format!("the transfer broke: {reason}"));
-                        let _ = expected.parts.send(failed);
+                        let _ = expected.parts.send(failed).await;
                     }
                     return;
                 }
@@ -430,7 +431,8 @@ impl Arrivals {
             let failed = arrived.is_err();
             last = Some(expected.clone());
             // A move that is over is not interested any more.
-            let _ = expected.parts.send(arrived.unwrap_or_else(Arrived::Failed));
+            let arrived = arrived.unwrap_or_else(Arrived::Failed);
+            let _ = expected.parts.send(arrived).await;
             if failed {
                 return;
             }
@@ -455,7 +457,7 @@ struct Receive {
     id: MoveId,
     offer: Offer,
     need_image: bool,
-    parts: mpsc::UnboundedReceiver<Arrived>,
+    parts: mpsc::Receiver<Arrived>,
     standing: Arc<Standing>,
 }
 

@@ -18,13 +18,14 @@ use overlay::membership::Health;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use wire::control::{Control, Member};
 use wire::link::Hello;
 use wire::{MoveId, NodeId};
 
-/// Messages of members that may wait for the loop; then their links wait.
+/// Messages of members that may wait for the loop, and their bytes; then their links wait.
 const WAITING: usize = 1024;
+const WAITING_BYTES: usize = 16 << 20;
 
 /// What the loop is told.
 pub enum Input {
@@ -78,6 +79,8 @@ struct Message {
     from: NodeId,
     generation: u64,
     message: Control,
+    /// Its part of what may wait.
+    _room: OwnedSemaphorePermit,
 }
 
 /// Tells the loop things.
@@ -149,6 +152,8 @@ pub struct NodeLoop {
     tokens: HashMap<Token, oneshot::Sender<Reply>>,
     next_token: Token,
     messages: (mpsc::Sender<Message>, mpsc::Receiver<Message>),
+    /// Bytes of messages that may still come to wait.
+    room: Arc<Semaphore>,
     moves: Moves,
     when_empty: Vec<oneshot::Sender<()>>,
 }
@@ -175,6 +180,7 @@ impl NodeLoop {
             tokens: HashMap::new(),
             next_token: 0,
             messages: mpsc::channel(WAITING),
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
             when_empty: Vec::new(),
         }
     }
@@ -281,17 +287,23 @@ impl NodeLoop {
         }
         self.generations += 1;
         let generation = self.generations;
-        let messages = self.messages.0.clone();
+        let (messages, room) = (self.messages.0.clone(), self.room.clone());
         let handle = self.core.node.clone();
         let link = ControlLink::start(
             stream,
-            move |message| {
-                let messages = messages.clone();
+            move |message, length| {
+                let (messages, room) = (messages.clone(), room.clone());
                 async move {
+                    // No message is longer than the room, and the semaphore is never closed.
+                    let length = u32::try_from(length).unwrap_or(u32::MAX);
+                    let Ok(room) = room.acquire_many_owned(length).await else {
+                        return;
+                    };
                     let message = Message {
                         from: peer,
                         generation,
                         message,
+                        _room: room,
                     };
                     let _ = messages.send(message).await;
                 }
@@ -357,7 +369,7 @@ impl NodeLoop {
         match effect {
             Effect::Send { to, message } => {
                 if let Some(link) = self.links.get(&to)
-                    && let Err(error) = link.link.send(message)
+                    && let Err(error) = link.link.send(&message)
                 {
                     tracing::warn!(node = self.core.node_name(to), %error, "control link dropped");
                     self.drop_link(to);

@@ -5,6 +5,7 @@
 //! that idle ones cannot keep members out), their time, and their bytes. A stranger's connection
 //! is good for joining only.
 
+use super::tally::Tally;
 use super::transport::{self, PATIENCE, Secured, read_frame};
 use super::{Dialler, LinkKind};
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -135,6 +136,7 @@ pub async fn serve(
     let mut pending: VecDeque<AbortHandle> = VecDeque::new();
     let mut tasks = tokio::task::JoinSet::new();
     let places = Arc::default();
+    let (refused, crowded) = (Arc::new(Tally::new()), Tally::new());
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(connection) => connection,
@@ -150,14 +152,23 @@ pub async fn serve(
         if pending.len() >= MAX_PENDING
             && let Some(oldest) = pending.pop_front()
         {
-            tracing::warn!("too many connections that say nothing; the oldest is dropped");
+            if let Some(others) = crowded.due(Instant::now()) {
+                tracing::warn!(
+                    others,
+                    "too many connections that say nothing; the oldest is dropped"
+                );
+            }
             oldest.abort();
         }
         let (dialler, places, accepted) = (dialler.clone(), Arc::clone(&places), accepted.clone());
+        let refused = refused.clone();
         pending.push_back(tasks.spawn(async move {
             match introduce(&dialler, &places, stream, from).await {
                 Ok(link) => accepted(link),
-                Err(reason) => tracing::info!(%from, reason, "link refused"),
+                Err(reason) => match refused.due(Instant::now()) {
+                    Some(others) => tracing::info!(%from, reason, others, "link refused"),
+                    None => tracing::debug!(%from, reason, "link refused"),
+                },
             }
         }));
     }

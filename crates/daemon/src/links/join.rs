@@ -1,9 +1,10 @@
 //! Becoming a member: the joiner proves that it knows the secret in the ticket.
 
 use super::accept::{Accepted, printable};
+use super::tally::Tally;
 use super::transport::{PATIENCE, read_frame};
 use super::{Dialler, OpenError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use wire::NodeId;
@@ -125,7 +126,10 @@ pub async fn answer<F: Future<Output = Result<Vec<Member>, String>>>(
             JoinReply::Accepted { members, directory }
         }
         Err(reason) => {
-            tracing::warn!(%from, node = %peer.short(), reason, "a node may not join");
+            static REFUSED: Tally = Tally::new();
+            if let Some(others) = REFUSED.due(Instant::now()) {
+                tracing::warn!(%from, node = %peer.short(), reason, others, "a node may not join");
+            }
             JoinReply::Refused { reason }
         }
     };

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod join;
 pub mod keep;
 pub mod streams;
+pub mod tally;
 pub mod transport;
 
 use crate::fleet::Fleet;
