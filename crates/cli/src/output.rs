@@ -25,6 +25,14 @@ pub fn line(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says on standard error that something is missing in what is printed.
+pub fn incomplete(missing: &Option<String>) {
+    if let Some(missing) = missing {
+        // Standard error may be closed; there is no one left to tell.
+        let _ = writeln!(io::stderr(), "limosa: this list is incomplete: {missing}");
+    }
+}
+
 /// Prints columns under headings, as docker does.
 pub fn table(
     headings: &[&str],

@@ -564,6 +564,13 @@ fn a_node_in_the_background_outlives_the_command_and_ends_on_demand() {
         "quiet"
     );
     run(["--state", state, "down"]).succeeds();
+    // When it says so, the node is gone: its process has ended.
+    let commands = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let command = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&command).replace('\0', " "))
+    });
+    let left: Vec<String> = commands.filter(|c| c.contains(state)).collect();
+    assert!(left.is_empty(), "{left:?}");
     run(["--state", state, "nodes"]).fails(4, &["limosa up"]);
 }
 

@@ -61,6 +61,15 @@ impl ClientError {
     }
 }
 
+/// A list, as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Listing<T> {
+    /// What is known.
+    pub items: Vec<T>,
+    /// What is missing and why, for people; none if nothing is.
+    pub incomplete: Option<String>,
+}
+
 /// Calls one daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -88,6 +97,34 @@ impl Client {
     /// `GET /v1/nodes`
     pub async fn nodes(&self) -> Result<Vec<NodeInfo>, ClientError> {
         self.json(Method::GET, "/v1/nodes", Bytes::new()).await
+    }
+
+    /// As [`Client::nodes`], and what is missing.
+    pub async fn list_nodes(&self) -> Result<Listing<NodeInfo>, ClientError> {
+        self.list("/v1/nodes").await
+    }
+
+    /// `GET /v1/processes` of the whole fleet, and what is missing.
+    pub async fn list_processes(&self) -> Result<Listing<ProcessInfo>, ClientError> {
+        self.list("/v1/processes").await
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Listing<T>, ClientError> {
+        let response = self.call(Method::GET, path, Bytes::new()).await?;
+        let incomplete = response.headers().get(crate::api::INCOMPLETE);
+        let incomplete = incomplete.and_then(|text| text.to_str().ok());
+        let incomplete = incomplete.map(str::to_owned);
+        let items = whole(response).await?;
+        Ok(Listing { items, incomplete })
+    }
+
+    /// The OS process that answers; none where the system does not say.
+    pub async fn daemon_pid(&self) -> Result<Option<i32>, ClientError> {
+        let stream = self.connect().await?;
+        Ok(stream
+            .peer_cred()
+            .ok()
+            .and_then(|credentials| credentials.pid()))
     }
 
     /// `GET /v1/ticket`: what a new node needs to join.
@@ -237,10 +274,15 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let response = self.call(method, path, body).await?;
-        let body = Limited::new(response.into_body(), MAX_JSON);
-        let body = body.collect().await.map_err(broken)?.to_bytes();
-        serde_json::from_slice(&body).map_err(broken)
+        whole(self.call(method, path, body).await?).await
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let stream = UnixStream::connect(&self.socket).await;
+        stream.map_err(|source| ClientError::Unreachable {
+            path: self.socket.clone(),
+            source,
+        })
     }
 
     /// Sends a request; an answer that is not a success becomes an error.
@@ -250,11 +292,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|source| ClientError::Unreachable {
-            path: self.socket.clone(),
-            source,
-        })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
@@ -275,6 +313,13 @@ impl Client {
         let body = body.collect().await.map_err(broken)?.to_bytes();
         Err(refusal(status, &body))
     }
+}
+
+/// Reads a JSON answer.
+async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    let body = Limited::new(response.into_body(), MAX_JSON);
+    let body = body.collect().await.map_err(broken)?.to_bytes();
+    serde_json::from_slice(&body).map_err(broken)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> ClientError {

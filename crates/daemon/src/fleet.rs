@@ -1,5 +1,6 @@
 //! The fleet as this node sees it now: published by the node's loop, read by everyone.
 
+use node::Named;
 use overlay::membership::Health;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -75,6 +76,12 @@ impl FleetView {
             Some(member) => member.name.clone(),
             None => node.short(),
         }
+    }
+
+    /// A node as messages name it: `two (4f2ac81b90d3)`.
+    pub fn named(&self, node: NodeId) -> Named {
+        let name = self.members.get(&node).map(|member| member.name.clone());
+        Named { node, name }
     }
 
     /// The member that a text names: by id, by name, or by the beginning of its id.

@@ -603,7 +603,8 @@ impl Receive {
             .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
         let thawed = start.elapsed();
         sockets.give_up_anchors(|anchor| self.core.fleet.borrow().health(anchor) == Health::Dead);
-        sockets.attached().await?;
+        let name = |anchor| self.core.fleet.borrow().named(anchor).to_string();
+        sockets.attached(name).await?;
         tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");
         Ok(())
     }

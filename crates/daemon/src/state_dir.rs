@@ -269,6 +269,15 @@ impl StateDir {
     }
 }
 
+/// Whether a daemon runs on this state directory.
+pub fn is_in_use(root: &Path) -> bool {
+    let Ok(lock) = File::open(root.join("lock")) else {
+        return false;
+    };
+    // Shared, so that those who look do not see each other.
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+}
+
 /// Replaces a file (mode 0600) as a whole: after a crash there is the old content or the new.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), StateError> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -304,9 +313,12 @@ mod tests {
     #[test]
     fn a_second_daemon_on_the_same_directory_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let _held = StateDir::open(directory.path()).unwrap();
+        let held = StateDir::open(directory.path()).unwrap();
+        assert!(is_in_use(directory.path()));
         let error = StateDir::open(directory.path()).unwrap_err();
         assert!(matches!(error, StateError::Locked(_)), "{error}");
+        drop(held);
+        assert!(!is_in_use(directory.path()));
     }
 
     #[test]

@@ -275,6 +275,15 @@ async fn processes_and_clients_live_on_while_the_directory_is_away() {
     .await;
     client.round_trip(100_000).await;
     Echo::connect(address).await.round_trip(10).await;
+    // What is known is listed, and what is missing is said.
+    let listing = b.client.list_processes().await.unwrap();
+    assert_eq!(listing.items.len(), 1);
+    assert!(listing.incomplete.unwrap().contains("ant"));
+    let nodes = b.client.list_nodes().await.unwrap();
+    assert_eq!(nodes.items.len(), 3);
+    assert!(nodes.incomplete.unwrap().contains("ant"));
+    let seen = b.client.inspect("echo").await.unwrap();
+    assert_eq!(seen.node, c.ready.node);
     // What needs the directory says so, and nothing is frozen for it.
     let error = c.client.migrate("echo", "bee").await.unwrap_err();
     assert!(error.to_string().contains("directory"), "{error}");
@@ -362,4 +371,17 @@ async fn a_second_node_of_a_name_is_refused_and_told_what_to_do() {
     let error = Node::start("a node", None).await.err().unwrap().to_string();
     assert!(error.contains("letters, digits"), "{error}");
     assert_eq!(host.client.nodes().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_ended_is_not_moved_and_that_is_said() {
+    let [a, b, _c] = fleet().await;
+    a.serve("echo", "echo", Some("bee")).await;
+    assert_eq!(a.client.list_processes().await.unwrap().incomplete, None);
+    a.client.kill("echo").await.unwrap();
+    for node in [&a, &b] {
+        let error = node.client.migrate("echo", "cat").await.unwrap_err();
+        assert_eq!(error.code(), Some("conflict"), "{error}");
+        assert!(error.to_string().contains("has ended"), "{error}");
+    }
 }

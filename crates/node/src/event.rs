@@ -11,6 +11,7 @@
 //! - [`Effect::Gone`] may be said twice.
 
 use overlay::membership::Health;
+use std::fmt;
 use std::time::Duration;
 use wire::control::{Control, Member, Offer};
 use wire::directory::{Claim, Record};
@@ -326,6 +327,25 @@ pub enum Reply {
     Failed(Failure),
 }
 
+/// A node, as people know it: `two (4f2ac81b90d3)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name; none of one that is no member.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.node.short();
+        match &self.name {
+            Some(name) => write!(f, "{name} ({id})"),
+            None => f.write_str(&id),
+        }
+    }
+}
+
 /// Why a command failed, for people; every message says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -334,7 +354,7 @@ pub enum Failure {
     UnknownProcess(ProcessId),
     /// Not a member.
     #[error("no such node: {0}; see `limosa nodes`")]
-    UnknownNode(NodeId),
+    UnknownNode(Named),
     /// The name is taken.
     #[error("the name `{name}` is taken by process {by}; choose another, or remove that one")]
     NameTaken {
@@ -345,15 +365,12 @@ pub enum Failure {
     },
     /// The name is that of another node.
     #[error(
-        "the fleet has a node called `{name}` already ({}{}); choose another with --name",
-        by.short(),
+        "the fleet has node {by} already{}; choose another name with --name",
         if *dead { ", which does not answer: `limosa forget` sets its name free" } else { "" }
     )]
     NodeNameTaken {
-        /// The name.
-        name: String,
         /// Who has it.
-        by: NodeId,
+        by: Named,
         /// That one is dead.
         dead: bool,
     },
@@ -368,7 +385,7 @@ pub enum Failure {
         /// The process.
         process: ProcessId,
         /// Its owner.
-        owner: NodeId,
+        owner: Named,
     },
     /// It is already being moved.
     #[error("process {0} is being moved already; wait for that move to end")]
@@ -378,7 +395,7 @@ pub enum Failure {
     DirectoryUnreachable,
     /// The target is not reachable.
     #[error("node {0} does not answer; the process runs on where it was")]
-    TargetUnreachable(NodeId),
+    TargetUnreachable(Named),
     /// The move came to nothing.
     #[error("the move was given up: {0}")]
     MoveFailed(String),
@@ -388,7 +405,7 @@ pub enum Failure {
         /// The process.
         process: ProcessId,
         /// Its owner.
-        owner: NodeId,
+        owner: Named,
     },
     /// One of the node's limits is reached.
     #[error("this node has {count} {what} already, its limit; wait until some have ended")]

@@ -25,7 +25,7 @@ mod moves;
 mod processes;
 
 pub use config::{Config, Limits};
-pub use event::{Change, Effect, Event, Failure, Reply, Token};
+pub use event::{Change, Effect, Event, Failure, Named, Reply, Token};
 pub use moves::MoveState;
 
 use directory_client::{Client, Patience};
@@ -218,15 +218,13 @@ impl Node {
     }
 
     fn admit(&mut self, now: Duration, token: Token, member: Member) {
-        let name = member.name.clone();
         let admitted = self.membership.admit(now, member);
         // The world knows the member before whoever waits for this reply.
         self.settle(now);
         let reply = match admitted {
             Ok(()) => Reply::Admitted(self.membership.members()),
             Err(NotAdmitted::NameTaken { by, health }) => Reply::Failed(Failure::NodeNameTaken {
-                name,
-                by,
+                by: self.named(by),
                 dead: health == Health::Dead,
             }),
             Err(NotAdmitted::Full { count }) => Reply::Failed(Failure::FleetFull(count)),
@@ -355,7 +353,7 @@ impl Node {
             Purpose::MigrateElsewhere { token, process } => {
                 let failure = match answer {
                     Some(Answer::Done(record)) if record.claim.owner != self.id() => {
-                        let owner = record.claim.owner;
+                        let owner = self.named(record.claim.owner);
                         Failure::NotOwner { process, owner }
                     }
                     None => Failure::DirectoryUnreachable,
@@ -398,7 +396,7 @@ impl Node {
                     Some(Answer::Done(_) | Answer::Unknown) => Reply::Removed(record),
                     Some(Answer::Conflict(record)) => Reply::Failed(Failure::OwnerAlive {
                         process,
-                        owner: record.claim.owner,
+                        owner: self.named(record.claim.owner),
                     }),
                     other => Reply::Failed(not_answered(other, process)),
                 };
@@ -429,6 +427,7 @@ impl Node {
             Some(Health::Dead) | None => true,
         };
         if !lost {
+            let owner = self.named(owner);
             let failure = Failure::OwnerAlive { process, owner };
             return self.reply(token, Reply::Failed(failure));
         }
@@ -466,6 +465,12 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A node, for people.
+    fn named(&self, node: NodeId) -> Named {
+        let name = self.membership.member(node).map(|m| m.name.clone());
+        Named { node, name }
     }
 
     fn broadcast(&mut self, message: &Control) {

@@ -97,13 +97,15 @@ impl Node {
         let failure = match entry.phase {
             Phase::Creating(_) | Phase::Moving(_) => Some(Failure::Busy(process)),
             Phase::Removing => Some(Failure::UnknownProcess(process)),
-            Phase::Running if !self.membership.is_member(to) => Some(Failure::UnknownNode(to)),
+            Phase::Running if !self.membership.is_member(to) => {
+                Some(Failure::UnknownNode(self.named(to)))
+            }
             Phase::Running if to == self.id() => {
                 let why = "the process is on that node already".to_owned();
                 Some(Failure::MoveFailed(why))
             }
             Phase::Running if !self.membership.is_linked(to) => {
-                Some(Failure::TargetUnreachable(to))
+                Some(Failure::TargetUnreachable(self.named(to)))
             }
             Phase::Running if self.moves.contains(id) => Some(Failure::Busy(process)),
             Phase::Running if self.moves.len() >= count => {
@@ -449,7 +451,9 @@ impl Node {
             Outcome::Kept { claim, reason } => {
                 self.run_on_if_ours(now, process, claim);
                 Reply::Failed(match reason {
-                    source::Reason::TargetUnreachable(_) => Failure::TargetUnreachable(to),
+                    source::Reason::TargetUnreachable(_) => {
+                        Failure::TargetUnreachable(self.named(to))
+                    }
                     source::Reason::DirectoryUnreachable => Failure::DirectoryUnreachable,
                     reason => Failure::MoveFailed(reason.to_string()),
                 })
@@ -469,7 +473,7 @@ impl Node {
                 Reply::Failed(match record {
                     Some(record) => Failure::NotOwner {
                         process,
-                        owner: record.claim.owner,
+                        owner: self.named(record.claim.owner),
                     },
                     None => Failure::UnknownProcess(process),
                 })

@@ -1,7 +1,7 @@
 //! What commands get, in a fleet where every message arrives at once. (What happens when things
 //! break is tried out in `sim`.)
 
-use node::{Change, Config, Effect, Event, Failure, Limits, Node, Reply, Token};
+use node::{Change, Config, Effect, Event, Failure, Limits, Named, Node, Reply, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Member, Step};
@@ -34,6 +34,13 @@ fn member(index: usize) -> Member {
         name: format!("node{index}"),
         address: format!("host{index}:1"),
         incarnation: 1,
+    }
+}
+
+fn named(index: usize) -> Named {
+    Named {
+        node: id(index),
+        name: Some(member(index).name),
     }
 }
 
@@ -281,7 +288,7 @@ fn a_move_that_makes_no_sense_is_refused_at_once() {
         Failure::UnknownProcess(ProcessId(9))
     );
     let elsewhere = fleet.migrate(2, P, id(0));
-    let owner = id(1);
+    let owner = named(1);
     assert_eq!(
         *fleet.failure(elsewhere),
         Failure::NotOwner { process: P, owner }
@@ -289,13 +296,20 @@ fn a_move_that_makes_no_sense_is_refused_at_once() {
     let stranger = fleet.migrate(1, P, NodeId([77; 32]));
     assert_eq!(
         *fleet.failure(stranger),
-        Failure::UnknownNode(NodeId([77; 32]))
+        Failure::UnknownNode(Named {
+            node: NodeId([77; 32]),
+            name: None,
+        })
     );
     let nowhere = fleet.migrate(1, P, id(1));
     assert!(matches!(fleet.failure(nowhere), Failure::MoveFailed(_)));
     fleet.link(2, false);
     let unlinked = fleet.migrate(1, P, id(2));
-    assert_eq!(*fleet.failure(unlinked), Failure::TargetUnreachable(id(2)));
+    assert_eq!(
+        *fleet.failure(unlinked),
+        Failure::TargetUnreachable(named(2))
+    );
+    assert!(fleet.failure(unlinked).to_string().contains("node2 (0303"));
 }
 
 #[test]
@@ -393,7 +407,7 @@ fn the_record_of_a_lost_process_stays_until_somebody_removes_it() {
     fleet.start(1, P, "a");
     let remove = |token| Event::Remove { token, process: P };
     let alive = fleet.command(2, remove);
-    let owner = id(1);
+    let owner = named(1);
     assert_eq!(
         *fleet.failure(alive),
         Failure::OwnerAlive { process: P, owner }
@@ -477,8 +491,8 @@ fn twenty_thousand_records_are_listed_and_surveyed() {
         name: format!("{process:0>128}"),
         image: ImageId([0xff; 32]),
         claim: wire::directory::Claim {
-            // Every tenth is of an earlier life of node 1.
-            owner: id(if process.is_multiple_of(10) { 1 } else { 2 }),
+            // Every tenth is of an earlier life of node 1, the others of a node that is away.
+            owner: id(if process.is_multiple_of(10) { 1 } else { 8 }),
             epoch: Epoch(1),
             attempt: 1,
         },
@@ -515,8 +529,8 @@ fn a_fleet_that_is_full_or_has_the_name_takes_nobody_and_says_why() {
         token,
         member: twin,
     });
-    let (name, by, dead) = (member(1).name, id(1), false);
-    let expected = Failure::NodeNameTaken { name, by, dead };
+    let (by, dead) = (named(1), false);
+    let expected = Failure::NodeNameTaken { by, dead };
     assert_eq!(*fleet.failure(taken), expected);
     assert!(expected.to_string().contains("--name"));
 

@@ -205,6 +205,14 @@ impl Membership {
         node == self.me.node || self.peers.contains_key(&node)
     }
 
+    /// A member's entry.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        if node == self.me.node {
+            return Some(&self.me);
+        }
+        self.peers.get(&node).map(|peer| &peer.member)
+    }
+
     /// How a member is; `None` for strangers. This node itself is alive.
     pub fn health(&self, node: NodeId) -> Option<Health> {
         if node == self.me.node {

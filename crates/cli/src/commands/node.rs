@@ -6,6 +6,9 @@ use crate::output;
 use crate::progress::during;
 use crate::signals::asked_to_end;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::ErrorKind;
@@ -287,13 +290,22 @@ pub struct Down {}
 impl Down {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
+        let node = client.daemon_pid().await?;
+        // Opened while it lives: no other process can have its number.
+        let node = node.and_then(Pid::from_raw);
+        let node = node.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         client.shutdown().await?;
+        let state = context.state()?;
         let gone = async {
             let deadline = Instant::now() + PATIENCE;
-            while client.version().await.is_ok() {
+            let runs = || match &node {
+                Some(process) => lives(process),
+                None => daemon::state_dir::is_in_use(&state),
+            };
+            while runs() {
                 if Instant::now() > deadline {
                     return Err(Failure::new(format!(
-                        "the node was told to stop, but still answers after {} s; see its log",
+                        "the node was told to stop, but still runs after {} s; see its log",
                         PATIENCE.as_secs()
                     )));
                 }
@@ -305,6 +317,14 @@ impl Down {
     }
 }
 
+/// Whether a process has not ended.
+fn lives(process: &OwnedFd) -> bool {
+    // It can be read from when the process has ended, collected or not.
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let at_once = Timespec::default();
+    matches!(poll(&mut fds, Some(&at_once)), Ok(0))
+}
+
 /// List the nodes of the fleet
 ///
 /// As this machine's node sees them.
@@ -313,7 +333,9 @@ pub struct Nodes {}
 
 impl Nodes {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
-        let nodes = context.client()?.nodes().await?;
+        let listing = context.client()?.list_nodes().await?;
+        output::incomplete(&listing.incomplete);
+        let nodes = listing.items;
         if context.json {
             return output::json(&nodes);
         }

@@ -33,7 +33,9 @@ pub struct Ps {
 
 impl Ps {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
-        let mut processes = context.client()?.processes(false).await?;
+        let listing = context.client()?.list_processes().await?;
+        output::incomplete(&listing.incomplete);
+        let mut processes = listing.items;
         // What was lost with its node is shown: somebody must know.
         processes.retain(|process| self.all || process.state != ProcessState::Exited);
         processes.sort_by_key(|process| (process.age_seconds, process.id));

@@ -10,7 +10,7 @@ use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
-use node::event::{Event, Reply};
+use node::event::{Event, Failure, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::api::{MigrateRequest, MoveReport};
@@ -266,6 +266,16 @@ async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {
 }
 
 async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
+    let ended = || {
+        let message = format!(
+            "process {} has ended; there is nothing to move",
+            managed.name
+        );
+        Err(Refusal::conflict(message).into())
+    };
+    if managed.has_ended() {
+        return ended();
+    }
     let id = MoveId(super::start::random()?);
     let (process, artefact) = (managed.id, managed.artefact);
     let memory_bytes = managed.memory_bytes();
@@ -279,7 +289,12 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
             artefact,
             memory_bytes,
         })
-        .await?;
+        .await;
+    let reply = match reply {
+        // It has ended since.
+        Err(Failure::UnknownProcess(_)) if managed.has_ended() => return ended(),
+        reply => reply?,
+    };
     let Reply::Moved {
         epoch,
         bytes,
@@ -303,7 +318,7 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
 
 /// What can be done with a process whose node is gone.
 async fn with_lost(core: &Arc<Core>, record: &Record, action: &Action) -> Answer {
-    let node = core.node_name(record.claim.owner);
+    let node = core.fleet.borrow().named(record.claim.owner);
     let lost = || {
         Err(Refusal::unavailable(format!(
             "process {} was on node {node}, which does not answer; remove it with `limosa rm`, or \
@@ -313,7 +328,7 @@ async fn with_lost(core: &Arc<Core>, record: &Record, action: &Action) -> Answer
     };
     match action {
         Action::Inspect | Action::Wait => {
-            let info = fleet::missing(record, node, true);
+            let info = fleet::missing(record, &node, true);
             json(StatusCode::OK, &info)
         }
         Action::Remove { .. } => {

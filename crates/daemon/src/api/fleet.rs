@@ -5,19 +5,25 @@ use super::resolve::records;
 use super::{Answer, Context, Refusal, forward, is_set, json};
 use crate::core::Core;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use futures_util::future::join_all;
+use node::Named;
 use overlay::membership::Health;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 use wire::api::{NodeInfo, NodeState, ProcessInfo, ProcessState, Ticket, Version};
 use wire::directory::Record;
 use wire::{NodeId, ProcessId};
 
 /// How long another node may take to say what it has.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the ticket may take.
+const TICKET: Duration = Duration::from_secs(2);
+/// Says what is missing in a list.
+pub const INCOMPLETE: &str = "limosa-incomplete";
 
 /// The nodes other than this that may answer.
 fn reachable(core: &Core) -> Vec<NodeId> {
@@ -37,9 +43,17 @@ pub async fn nodes(State(context): State<Context>) -> Answer {
         let version = forward::get::<Version>(core, node, "/v1/version", PATIENCE).await;
         (node, version.map(|version| version.version))
     }));
-    let (versions, records) = tokio::join!(versions, records(core));
+    let (versions, records) = tokio::join!(versions, timeout(PATIENCE, records(core)));
+    let records = records.ok().and_then(Result::ok);
     let versions: HashMap<NodeId, _> = versions.into_iter().collect();
     let mut owned: HashMap<NodeId, u64> = HashMap::new();
+    let mut missing = Vec::new();
+    if records.is_none() {
+        missing.push(format!(
+            "{} does not answer: how many processes each node has is not known",
+            directory(core)
+        ));
+    }
     for record in records.iter().flatten() {
         *owned.entry(record.claim.owner).or_default() += 1;
     }
@@ -70,7 +84,24 @@ pub async fn nodes(State(context): State<Context>) -> Answer {
             }
         })
         .collect();
-    json(StatusCode::OK, &infos)
+    list(&infos, &missing)
+}
+
+/// The directory's node, for people.
+fn directory(core: &Core) -> String {
+    let fleet = core.fleet.borrow();
+    format!("the directory's node {}", fleet.named(fleet.directory))
+}
+
+/// A list; what is missing in it is said in a header, so that the body stays an array.
+fn list(items: &impl serde::Serialize, missing: &[String]) -> Answer {
+    let mut response = json(StatusCode::OK, items)?;
+    if !missing.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&missing.join("; "))
+    {
+        response.headers_mut().insert(INCOMPLETE, value);
+    }
+    Ok(response)
 }
 
 /// `GET /v1/ticket`: made by the directory's node, which admits.
@@ -89,7 +120,7 @@ pub async fn ticket(State(context): State<Context>) -> Answer {
             }
         }
         None if context.forwarded() => return Err(Refusal::not_here()),
-        None => forward::get(core, directory, "/v1/ticket", PATIENCE).await?,
+        None => forward::get(core, directory, "/v1/ticket", TICKET).await?,
     };
     json(StatusCode::OK, &ticket)
 }
@@ -108,17 +139,35 @@ pub async fn processes(State(context): State<Context>, Params(query): Params<Lis
         here.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         return json(StatusCode::OK, &here);
     }
-    let (elsewhere, records) = tokio::join!(listed_elsewhere(core), records(core));
-    here.extend(elsewhere);
-    // A directory that does not answer hides what is lost, nothing else.
-    let records = records.unwrap_or_default();
+    let records = timeout(PATIENCE, records(core));
+    let (elsewhere, records) = tokio::join!(listed_elsewhere(core), records);
+    here.extend(elsewhere.processes);
+    let mut incomplete = Vec::new();
+    let records =
+        match records {
+            Ok(Ok(records)) => {
+                // What is on a node that does not answer is listed by its record.
+                let silent = elsewhere.silent.iter();
+                incomplete.extend(silent.map(|node| {
+                    format!("{node} does not answer: of its processes little is known")
+                }));
+                records
+            }
+            _ => {
+                incomplete.push(format!(
+                    "{} does not answer: processes on nodes that do not answer are not listed",
+                    directory(core)
+                ));
+                Vec::new()
+            }
+        };
     let infos = combine(here, &records, |record| {
         let fleet = core.fleet.borrow();
         let owner = record.claim.owner;
         let dead = fleet.health(owner) == Health::Dead;
-        missing(record, fleet.name(owner), dead)
+        missing(record, &fleet.named(owner), dead)
     });
-    json(StatusCode::OK, &infos)
+    list(&infos, &incomplete)
 }
 
 fn listed_here(core: &Core) -> Vec<ProcessInfo> {
@@ -128,17 +177,34 @@ fn listed_here(core: &Core) -> Vec<ProcessInfo> {
 }
 
 /// What the other nodes list.
-pub async fn listed_elsewhere(core: &Arc<Core>) -> Vec<ProcessInfo> {
+pub struct Elsewhere {
+    pub processes: Vec<ProcessInfo>,
+    /// Those that are not taken to be dead, and have not answered.
+    silent: Vec<Named>,
+}
+
+/// Asks the other nodes for what they list.
+pub async fn listed_elsewhere(core: &Arc<Core>) -> Elsewhere {
     let lists = join_all(reachable(core).into_iter().map(|node| async move {
         let path = "/v1/processes?local=1";
         let list = forward::get::<Vec<ProcessInfo>>(core, node, path, PATIENCE).await;
-        list.unwrap_or_else(|refusal| {
-            tracing::debug!(node = %node.short(), reason = refusal.error.message, "no list");
-            Vec::new()
-        })
+        (node, list)
     }))
     .await;
-    lists.into_iter().flatten().collect()
+    let mut elsewhere = Elsewhere {
+        processes: Vec::new(),
+        silent: Vec::new(),
+    };
+    for (node, list) in lists {
+        match list {
+            Ok(list) => elsewhere.processes.extend(list),
+            Err(refusal) => {
+                tracing::debug!(node = %node.short(), reason = refusal.error.message, "no list");
+                elsewhere.silent.push(core.fleet.borrow().named(node));
+            }
+        }
+    }
+    elsewhere
 }
 
 /// One entry per process: of several, as while it moves, the latest owner's.
@@ -165,13 +231,13 @@ fn combine(
 }
 
 /// A process that has a record and that no node lists: lost with its node, or on its way.
-pub fn missing(record: &Record, node_name: String, lost: bool) -> ProcessInfo {
+pub fn missing(record: &Record, node: &Named, lost: bool) -> ProcessInfo {
     ProcessInfo {
         id: record.process,
         name: record.name.clone(),
         image: record.image,
         node: record.claim.owner,
-        node_name,
+        node_name: node.name.clone().unwrap_or_else(|| node.node.short()),
         epoch: record.claim.epoch,
         state: if lost {
             ProcessState::Lost
@@ -179,7 +245,7 @@ pub fn missing(record: &Record, node_name: String, lost: bool) -> ProcessInfo {
             ProcessState::Moving
         },
         exit_code: None,
-        reason: lost.then(|| "its node does not answer".to_owned()),
+        reason: lost.then(|| format!("its node {node} does not answer")),
         age_seconds: 0,
         memory_bytes: 0,
         freezes: 0,

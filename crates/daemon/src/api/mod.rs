@@ -14,6 +14,7 @@ mod resolve;
 mod start;
 
 pub use error::Refusal;
+pub use fleet::INCOMPLETE;
 
 use crate::core::Core;
 use act::{Action, act};

@@ -3,7 +3,7 @@
 use super::{Context, Refusal};
 use crate::core::Core;
 use crate::processes::managed::Managed;
-use node::event::{Event, Reply};
+use node::event::{Event, Failure, Reply};
 use std::sync::Arc;
 use wire::api::ProcessInfo;
 use wire::directory::Record;
@@ -22,6 +22,14 @@ pub enum Found {
 
 /// All records of the directory.
 pub async fn records(core: &Core) -> Result<Vec<Record>, Refusal> {
+    let gone = {
+        let fleet = core.fleet.borrow();
+        fleet.health(fleet.directory) == overlay::membership::Health::Dead
+    };
+    if gone {
+        // It would be waited for; whoever needs it may ask again.
+        return Err(Failure::DirectoryUnreachable.into());
+    }
     match core.node.command(|token| Event::List { token }).await? {
         Reply::Records(records) => Ok(records),
         reply => Err(Refusal::internal(format!("unexpected reply {reply:?}"))),
@@ -107,15 +115,23 @@ pub async fn resolve(context: &Context, reference: &str) -> Result<Found, Refusa
     if let Some(found) = choose(reference, candidates)? {
         return Ok(found);
     }
-    records?;
-    // Without a record it can only have ended, on another node.
+    // Without a record it can only have ended, on another node; or there is no directory now.
     let elsewhere = super::fleet::listed_elsewhere(core).await;
-    let candidates = elsewhere.into_iter().map(|info: ProcessInfo| Candidate {
-        id: info.id,
-        name: info.name,
-        what: Found::There(info.node, info.id),
-    });
-    choose(reference, candidates.collect())?.ok_or_else(|| Refusal::unknown_process(reference))
+    let candidates = elsewhere
+        .processes
+        .into_iter()
+        .map(|info: ProcessInfo| Candidate {
+            id: info.id,
+            name: info.name,
+            what: Found::There(info.node, info.id),
+        });
+    match choose(reference, candidates.collect())? {
+        Some(found) => Ok(found),
+        None => {
+            records?;
+            Err(Refusal::unknown_process(reference))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the switch.
 
 use crate::switch::{Port, Switch};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -113,18 +114,18 @@ impl Sockets {
         }
     }
 
-    /// Waits until every anchor has answered.
-    pub async fn attached(&self) -> Result<(), String> {
+    /// Waits until every anchor has answered; `name` names those that have not.
+    pub async fn attached(&self, name: impl Fn(NodeId) -> String) -> Result<(), String> {
         let all = self.until(|side| side.all_attached());
         timeout(ATTACHING, all).await.map_err(|_| {
-            let missing: Vec<String> = self
+            let missing: BTreeSet<NodeId> = self
                 .inner()
                 .side
                 .statuses()
                 .filter(|(_, _, status)| *status == stream::Status::Standby)
-                .map(|(_, anchor, _)| anchor.short())
-                .take(3)
+                .map(|(_, anchor, _)| anchor)
                 .collect();
+            let missing: Vec<String> = missing.into_iter().take(3).map(name).collect();
             format!(
                 "the nodes that hold the clients' connections did not answer within {} s: {}",
                 ATTACHING.as_secs(),
