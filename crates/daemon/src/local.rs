@@ -163,7 +163,7 @@ pub async fn run(
 }
 
 /// A node that knows nobody.
-fn alone() -> Result<Dialler, LocalError> {
+pub(crate) fn alone() -> Result<Dialler, LocalError> {
     let identity = Identity::new(&generate()?)?;
     let me = Member {
         node: identity.node(),

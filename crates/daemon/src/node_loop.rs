@@ -433,7 +433,7 @@ impl NodeLoop {
             } => self.core.processes.moved(process, owner, epoch),
             Effect::TakeBack { process, epoch } => self.core.processes.take_back(process, epoch),
             Effect::Fence { process } => self.core.processes.fence(process),
-            Effect::Gone { process } => self.core.anchors.gone(process),
+            Effect::Gone { process, epoch } => self.core.anchors.gone(process, epoch),
             Effect::Whereabouts(record) => self.core.anchors.whereabouts(&record),
             Effect::Progress { id, process, phase } => {
                 tracing::debug!(%id, %process, phase, "move");

@@ -30,7 +30,7 @@ use wire::directory::Record;
 use wire::link::{LinkKind, Secret};
 use wire::name::{NameError, check_name};
 use wire::ticket::Ticket;
-use wire::{NodeId, ProcessId};
+use wire::{Epoch, NodeId, ProcessId};
 
 /// Where a node's links listen if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7420";
@@ -213,7 +213,7 @@ pub async fn run_node(
     };
     let (node, inputs) = node_loop::channel();
     let failed = CancellationToken::new();
-    let (store, records) = open_store(&state, &known, &me, &node, &failed)?;
+    let (store, records, floor) = open_store(&state, &known, &me, &node, &failed)?;
     let engine = Engine::new(vm::Config {
         backend: config.backend,
         cache_dir: Some(state.path("cache")),
@@ -243,6 +243,7 @@ pub async fn run_node(
         core.clone(),
         node::Config {
             restored: records,
+            floor,
             members: known.members,
             ..node::Config::new(me.clone(), known.directory)
         },
@@ -410,19 +411,19 @@ fn open_store(
     me: &Member,
     node: &LoopHandle,
     failed: &CancellationToken,
-) -> Result<(Option<DirectoryStore>, Vec<Record>), RunError> {
+) -> Result<(Option<DirectoryStore>, Vec<Record>, Epoch), RunError> {
     if known.directory != me.node {
-        return Ok((None, Vec::new()));
+        return Ok((None, Vec::new(), Epoch(0)));
     }
     let (node, failed) = (node.clone(), failed.clone());
     let stored = move |ticket, result| node.event(Event::Stored { ticket, result });
-    let (store, records) = DirectoryStore::open(
+    let (store, records, floor) = DirectoryStore::open(
         &state.path("directory.redb"),
         stored,
         // Nobody knows what was stored: this node must not go on answering.
         move |_| failed.cancel(),
     )?;
-    Ok((Some(store), records))
+    Ok((Some(store), records, floor))
 }
 
 /// Gives an accepted link to whom it is for.

@@ -1,9 +1,9 @@
 //! What a node is told once, at its start.
 
 use std::time::Duration;
-use wire::NodeId;
 use wire::control::Member;
 use wire::directory::Record;
+use wire::{Epoch, NodeId};
 
 /// Configuration of a node.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Config {
     pub directory: NodeId,
     /// At the directory's node: the records of the store.
     pub restored: Vec<Record>,
+    /// There, too: the highest epoch of all records that the store has ever removed.
+    pub floor: Epoch,
     /// The members known from an earlier life or from a ticket. One's own entry may be among them.
     pub members: Vec<Member>,
     /// Heartbeats and when to say what about health.
@@ -72,6 +74,7 @@ impl Config {
             me,
             directory,
             restored: Vec::new(),
+            floor: Epoch(0),
             members: Vec::new(),
             membership: overlay::membership::Config::default(),
             moves: migrate::Config::default(),

@@ -11,7 +11,7 @@
 use overlay::directory::{Change, Directory};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::directory::{Answer, Operation};
-use wire::{NodeId, ProcessId};
+use wire::{Epoch, NodeId, ProcessId};
 
 use crate::config::Limits;
 
@@ -26,7 +26,11 @@ pub(crate) enum Output {
     /// Make this durable, then call [`Server::handle_stored`].
     Store { ticket: u64, change: Change },
     /// A record is gone.
-    Removed(ProcessId),
+    Removed {
+        process: ProcessId,
+        /// Its last epoch.
+        epoch: Epoch,
+    },
 }
 
 #[derive(Debug)]
@@ -106,11 +110,17 @@ impl Server {
         } = storing;
         match result {
             Ok(()) => {
+                let removed = match change {
+                    Change::Delete(process) => self.directory.get(process),
+                    Change::Put(_) => None,
+                };
+                let removed = removed.map(|record| Output::Removed {
+                    process: record.process,
+                    epoch: record.claim.epoch,
+                });
                 self.directory.commit(&change);
                 self.remember_and_answer(waiting.from, waiting.request, answer);
-                if let Change::Delete(process) = change {
-                    self.outputs.push_back(Output::Removed(process));
-                }
+                self.outputs.extend(removed);
             }
             Err(why) => {
                 let answer = Answer::Failed(format!("its store failed: {why}"));
@@ -194,8 +204,8 @@ impl Server {
                     None => Answer::Unknown,
                 }
             }
-            (Operation::Create(record), Answer::Done(_))
-                if self.directory.get(record.process) != Some(record) =>
+            (Operation::Create(_) | Operation::CreateAgain(_), Answer::Done(record))
+                if self.directory.get(record.process) != Some(&record) =>
             {
                 Answer::Failed("the record was created and has been removed since".to_owned())
             }
@@ -224,7 +234,9 @@ impl Server {
 /// The process and the name that an operation may change the record of; `None` for reads.
 fn touches(operation: &Operation) -> Option<(ProcessId, Option<&str>)> {
     match operation {
-        Operation::Create(record) => Some((record.process, Some(&record.name))),
+        Operation::Create(record) | Operation::CreateAgain(record) => {
+            Some((record.process, Some(&record.name)))
+        }
         Operation::CompareAndSet { process, .. } | Operation::Remove { process, .. } => {
             Some((*process, None))
         }
@@ -235,13 +247,13 @@ fn touches(operation: &Operation) -> Option<(ProcessId, Option<&str>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::ImageId;
     use wire::directory::{Claim, Record};
-    use wire::{Epoch, ImageId};
 
     const ME: NodeId = NodeId([1; 32]);
 
     fn server() -> Server {
-        Server::new(Directory::new([], 10), Limits::default())
+        Server::new(Directory::new([], Epoch(0), 10), Limits::default())
     }
 
     fn claim(attempt: u64) -> Claim {
@@ -278,7 +290,7 @@ mod tests {
                     request, answer, ..
                 } => answers.push((request, answer)),
                 Output::Store { ticket, .. } => tickets.push(ticket),
-                Output::Removed(_) => (),
+                Output::Removed { .. } => (),
             }
         }
         (answers, tickets)

@@ -62,6 +62,8 @@ pub enum Event {
         name: String,
         /// Its image.
         image: ImageId,
+        /// There has been a process of this id before: its record is made above the epochs of that.
+        again: bool,
     },
     /// Command: move a process that this node owns.
     Migrate {
@@ -101,7 +103,12 @@ pub enum Event {
     /// Clients of this process are anchored here (or a listener is). Whenever the directory's node
     /// has been out of reach, what may have been missed is made up for by [`Effect::Gone`] or
     /// [`Effect::Whereabouts`]. Until [`Event::Unwatch`].
-    Watch(ProcessId),
+    Watch {
+        /// The process.
+        process: ProcessId,
+        /// The epoch under which it was seen last.
+        epoch: Epoch,
+    },
     /// No client of it is anchored here any more.
     Unwatch(ProcessId),
     /// A running process ended here, by itself or by command. Its record is removed.
@@ -190,7 +197,7 @@ pub enum Effect {
     Run {
         /// The process.
         process: ProcessId,
-        /// The epoch, always 1 here.
+        /// The epoch of its record.
         epoch: Epoch,
     },
     /// Target: would you take this process? Answer [`Event::Considered`].
@@ -280,9 +287,12 @@ pub enum Effect {
         process: ProcessId,
     },
     /// Whoever anchors listeners of this process here: it has ended, or its node and it are lost.
+    /// One that has come to be under the same id since is not meant.
     Gone {
         /// The process.
         process: ProcessId,
+        /// The life that has ended was seen under this epoch; none that begins later is meant.
+        epoch: Epoch,
     },
     /// The record of a watched process, after the directory's node was out of reach. Whoever follows
     /// an owner of an earlier epoch has missed the next one, and looks for it.

@@ -38,7 +38,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Control, Member};
 use wire::directory::{Answer, Claim, Operation, Record};
-use wire::{MoveId, NodeId, ProcessId};
+use wire::{Epoch, MoveId, NodeId, ProcessId};
 
 /// What an answer of the directory is for.
 #[derive(Debug)]
@@ -47,8 +47,12 @@ enum Purpose {
     Create(ProcessId),
     /// The end of a process that was here.
     Remove(ProcessId),
-    /// Whether a process that runs here still is this node's.
-    Verify(ProcessId),
+    /// Whether a process that runs here still is this node's, and where one is that is watched,
+    /// since it had this epoch.
+    Verify {
+        process: ProcessId,
+        watched: Option<Epoch>,
+    },
     /// A question of a move's machine.
     Move { id: MoveId, number: u32 },
     /// `Migrate` of a process that is not here: where is it?
@@ -86,7 +90,7 @@ impl Node {
         let me = config.me.clone();
         let restored = std::mem::take(&mut config.restored);
         let server = (config.directory == me.node).then(|| {
-            let directory = Directory::new(restored, config.limits.records);
+            let directory = Directory::new(restored, config.floor, config.limits.records);
             Server::new(directory, config.limits)
         });
         let members = std::mem::take(&mut config.members);
@@ -186,7 +190,8 @@ impl Node {
                 process,
                 name,
                 image,
-            } => self.start(now, token, process, name, image),
+                again,
+            } => self.start(now, token, process, name, image, again),
             Event::Migrate {
                 token,
                 id,
@@ -204,7 +209,7 @@ impl Node {
                 self.ask_for(now, token, operation, Purpose::Locate { token, process });
             }
             Event::List { token } => self.list(now, token, Vec::new()),
-            Event::Watch(process) => self.watch(now, process),
+            Event::Watch { process, epoch } => self.watch(now, process, epoch),
             Event::Unwatch(process) => self.processes.unwatch(process),
             Event::Exited(process) => self.handle_exited(now, process),
             Event::Frozen { id, result } => self.handle_frozen(now, id, result),
@@ -272,7 +277,7 @@ impl Node {
                 }
             }
             Control::Move { id, step } => self.handle_step(now, from, id, step),
-            Control::Gone { process } => self.handle_gone(now, process),
+            Control::Gone { process, epoch } => self.handle_gone(now, process, epoch),
         }
     }
 
@@ -337,9 +342,9 @@ impl Node {
             directory_server::Output::Store { ticket, change } => {
                 self.effects.push_back(Effect::Store { ticket, change });
             }
-            directory_server::Output::Removed(process) => {
-                self.broadcast(&Control::Gone { process });
-                self.handle_gone(now, process);
+            directory_server::Output::Removed { process, epoch } => {
+                self.broadcast(&Control::Gone { process, epoch });
+                self.handle_gone(now, process, epoch);
             }
         }
     }
@@ -348,7 +353,9 @@ impl Node {
         match purpose {
             Purpose::Create(process) => self.handle_created(now, process, answer),
             Purpose::Remove(process) => self.handle_removed(now, process, answer),
-            Purpose::Verify(process) => self.handle_verified(now, process, answer),
+            Purpose::Verify { process, watched } => {
+                self.handle_verified(now, process, watched, answer);
+            }
             Purpose::Move { id, number } => self.handle_move_answer(now, id, number, answer),
             Purpose::MigrateElsewhere { token, process } => {
                 let failure = match answer {

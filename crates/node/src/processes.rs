@@ -53,8 +53,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
     table: BTreeMap<ProcessId, Process>,
-    /// Processes, here or not, whose clients are anchored here.
-    watched: BTreeSet<ProcessId>,
+    /// Processes, here or not, whose clients are anchored here, and the epoch since which they are.
+    watched: BTreeMap<ProcessId, Epoch>,
     to_verify: BTreeSet<ProcessId>,
     verifying: usize,
     /// Records of an earlier life, and from when on each is to be removed.
@@ -124,6 +124,7 @@ impl Node {
         process: ProcessId,
         name: String,
         image: ImageId,
+        again: bool,
     ) {
         let count = self.config.limits.processes;
         if self.processes.len() + self.moves.arriving() >= count {
@@ -153,7 +154,10 @@ impl Node {
         self.processes
             .insert(record.clone(), Phase::Creating(token));
         let patience = Patience::For(self.config.patience);
-        let operation = Operation::Create(record);
+        let operation = match again {
+            true => Operation::CreateAgain(record),
+            false => Operation::Create(record),
+        };
         self.ask(now, operation, Purpose::Create(process), patience);
     }
 
@@ -172,10 +176,13 @@ impl Node {
             return;
         };
         let failure = match answer {
-            // The same record: created before the directory's node was restarted.
-            Some(Answer::Done(record) | Answer::Taken(record)) if record == entry.record => {
+            // Taken by the same record: created before the directory's node was restarted.
+            Some(Answer::Done(record) | Answer::Taken(record))
+                if is_made(&record, &entry.record) =>
+            {
                 entry.phase = Phase::Running;
                 let claim = record.claim;
+                entry.record = record;
                 let epoch = claim.epoch;
                 self.effects.push_back(Effect::Run { process, epoch });
                 return self.reply(token, Reply::Started(claim));
@@ -215,8 +222,9 @@ impl Node {
         };
         entry.phase = Phase::Removing;
         let expect = entry.record.claim;
-        self.effects.push_back(Effect::Gone { process });
-        self.broadcast(&Control::Gone { process });
+        let epoch = expect.epoch;
+        self.effects.push_back(Effect::Gone { process, epoch });
+        self.broadcast(&Control::Gone { process, epoch });
         self.ask_removal(now, process, expect);
     }
 
@@ -245,19 +253,21 @@ impl Node {
         }
     }
 
-    /// Somebody says that a process has ended.
-    pub(crate) fn handle_gone(&mut self, now: Duration, process: ProcessId) {
+    /// Somebody says that a process has ended, which had this epoch.
+    pub(crate) fn handle_gone(&mut self, now: Duration, process: ProcessId, epoch: Epoch) {
         if self.processes.is_running(process) {
             self.verify_one(now, process);
         } else {
-            self.effects.push_back(Effect::Gone { process });
+            self.effects.push_back(Effect::Gone { process, epoch });
         }
     }
 
     /// What the process did before it was watched is made up for by asking the directory.
-    pub(crate) fn watch(&mut self, now: Duration, process: ProcessId) {
-        if self.processes.watched.len() < self.config.limits.watched {
-            self.processes.watched.insert(process);
+    pub(crate) fn watch(&mut self, now: Duration, process: ProcessId, epoch: Epoch) {
+        let watched = &mut self.processes.watched;
+        if watched.len() < self.config.limits.watched || watched.contains_key(&process) {
+            let since = watched.entry(process).or_default();
+            *since = epoch.max(*since);
             self.verify_one(now, process);
         }
     }
@@ -265,7 +275,7 @@ impl Node {
     pub(crate) fn verify_all(&mut self, now: Duration) {
         let table = self.processes.table.iter();
         let running = table.filter(|(_, p)| p.phase == Phase::Running);
-        let watched = self.processes.watched.iter().copied();
+        let watched = self.processes.watched.keys().copied();
         self.processes.to_verify = running.map(|(id, _)| *id).chain(watched).collect();
         self.verify(now);
     }
@@ -281,7 +291,8 @@ impl Node {
                 return;
             };
             self.processes.verifying += 1;
-            let purpose = Purpose::Verify(process);
+            let watched = self.processes.watched.get(&process).copied();
+            let purpose = Purpose::Verify { process, watched };
             let operation = Operation::Get(process);
             self.ask(now, operation, purpose, Patience::UntilAnswered);
         }
@@ -291,17 +302,19 @@ impl Node {
         &mut self,
         now: Duration,
         process: ProcessId,
+        watched: Option<Epoch>,
         answer: Option<Answer>,
     ) {
         self.processes.verifying = self.processes.verifying.saturating_sub(1);
         self.verify(now);
-        if self.processes.watched.contains(&process) {
+        // Whoever began to watch since then has asked for himself.
+        if let Some(epoch) = watched.filter(|_| self.processes.watched.contains_key(&process)) {
             match &answer {
                 Some(Answer::Done(record)) => {
                     let effect = Effect::Whereabouts(record.clone());
                     self.effects.push_back(effect);
                 }
-                Some(Answer::Unknown) => self.effects.push_back(Effect::Gone { process }),
+                Some(Answer::Unknown) => self.effects.push_back(Effect::Gone { process, epoch }),
                 _ => (),
             }
         }
@@ -321,10 +334,11 @@ impl Node {
             Some(Answer::Unknown) => true,
             _ => return,
         };
+        let epoch = entry.record.claim.epoch;
         self.processes.remove(process);
         self.effects.push_back(Effect::Fence { process });
         if gone {
-            self.effects.push_back(Effect::Gone { process });
+            self.effects.push_back(Effect::Gone { process, epoch });
         }
     }
 
@@ -396,6 +410,13 @@ impl Node {
         }
         self.remove_leftovers(now);
     }
+}
+
+/// Whether a record is what was asked for; its epoch may have been raised.
+fn is_made(record: &Record, asked: &Record) -> bool {
+    let mut raised = asked.clone();
+    raised.claim.epoch = raised.claim.epoch.max(record.claim.epoch);
+    *record == raised
 }
 
 /// Whether a claim is from before another: an answer that was overtaken.

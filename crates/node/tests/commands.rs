@@ -37,6 +37,13 @@ fn member(index: usize) -> Member {
     }
 }
 
+fn gone(epoch: u64) -> Effect {
+    Effect::Gone {
+        process: P,
+        epoch: Epoch(epoch),
+    }
+}
+
 fn named(index: usize) -> Named {
     Named {
         node: id(index),
@@ -91,6 +98,7 @@ impl Fleet {
             process,
             name,
             image: ImageId::default(),
+            again: false,
         })
     }
 
@@ -242,10 +250,7 @@ fn a_process_starts_moves_away_and_ends_with_its_record() {
     fleet.tell(2, Event::Exited(P));
     assert!(fleet.store.is_empty());
     for index in 0..3 {
-        assert!(
-            fleet.saw(index, &Effect::Gone { process: P }),
-            "node {index}"
-        );
+        assert!(fleet.saw(index, &gone(2)), "node {index}");
     }
     let token = fleet.command(0, |token| Event::Locate { token, process: P });
     assert_eq!(*fleet.failure(token), Failure::UnknownProcess(P));
@@ -398,7 +403,7 @@ fn what_a_restarted_node_had_is_removed_and_everybody_told() {
     assert!(fleet.store.contains_key(&P));
     fleet.link(1, true);
     assert!(fleet.store.is_empty());
-    assert!(fleet.saw(2, &Effect::Gone { process: P }));
+    assert!(fleet.saw(2, &gone(1)));
 }
 
 #[test]
@@ -542,4 +547,52 @@ fn a_fleet_that_is_full_or_has_the_name_takes_nobody_and_says_why() {
     let full = fleet.command(0, |token| Event::Admit { token, member });
     assert_eq!(*fleet.failure(full), Failure::FleetFull(2));
     assert_eq!(fleet.nodes[0].members().len(), 2);
+}
+
+#[test]
+fn a_process_that_comes_back_under_its_id_is_not_ended_by_what_is_said_of_its_earlier_life() {
+    let mut fleet = Fleet::new(3, Limits::default());
+    fleet.start(1, P, "a");
+    fleet.migrate(1, P, id(2));
+    let end = fleet.store[&P].claim;
+    fleet.tell(2, Event::Exited(P));
+    let token = fleet.command(1, |token| Event::Start {
+        token,
+        process: P,
+        name: "a".to_owned(),
+        image: ImageId::default(),
+        again: true,
+    });
+    let Reply::Started(claim) = fleet.replies[&token] else {
+        panic!("{:?}", fleet.replies[&token]);
+    };
+    assert!(claim.epoch > end.epoch, "{claim:?}");
+    let (process, epoch) = (P, claim.epoch);
+    assert!(fleet.saw(1, &Effect::Run { process, epoch }));
+    fleet.tell(0, Event::Watch { process, epoch });
+    fleet.seen.clear();
+    // Late: that it has ended, and a removal that is asked for once more.
+    let late = Control::Gone {
+        process,
+        epoch: end.epoch,
+    };
+    let remove = Control::Ask {
+        request: 99,
+        operation: Operation::Remove {
+            process,
+            expect: end,
+        },
+    };
+    for message in [late, remove] {
+        for index in [0, 1] {
+            let (from, message) = (id(2), message.clone());
+            fleet.tell(index, Event::Control { from, message });
+        }
+    }
+    assert!(fleet.store.contains_key(&P));
+    let late = |(_, effect): &(usize, Effect)| {
+        matches!(effect, Effect::Gone { epoch, .. } if *epoch >= claim.epoch)
+            || matches!(effect, Effect::Fence { .. })
+    };
+    assert!(!fleet.seen.iter().any(late), "{:?}", fleet.seen);
 }

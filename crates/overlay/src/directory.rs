@@ -9,12 +9,13 @@
 //! take back, and a store that fails leaves nothing to undo.
 //!
 //! Claims only ever grow (by epoch, then attempt), so no claim comes back: an operation that is
-//! repeated by mistake finds its claim gone and changes nothing.
+//! repeated by mistake finds its claim gone and changes nothing. A process that is restored under
+//! the id of one that was removed goes on above the *floor*, the highest epoch ever removed.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use wire::ProcessId;
 use wire::directory::{Answer, Claim, Operation, Record};
+use wire::{Epoch, ProcessId};
 
 /// The longest name of a process, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -37,13 +38,17 @@ pub enum Change {
 pub struct Directory {
     records: BTreeMap<ProcessId, Record>,
     names: BTreeMap<String, ProcessId>,
+    /// The highest epoch of all records that were removed.
+    floor: Epoch,
     capacity: usize,
 }
 
 impl Directory {
-    /// A directory with the records of a store, that takes no more than `capacity` records.
-    pub fn new(restored: impl IntoIterator<Item = Record>, capacity: usize) -> Self {
+    /// A directory with the records and the floor of a store, that takes no more than `capacity`
+    /// records.
+    pub fn new(restored: impl IntoIterator<Item = Record>, floor: Epoch, capacity: usize) -> Self {
         let mut directory = Self {
+            floor,
             capacity,
             ..Self::default()
         };
@@ -67,6 +72,11 @@ impl Directory {
     pub fn decide(&self, operation: &Operation) -> (Answer, Option<Change>) {
         match operation {
             Operation::Create(record) => self.create(record),
+            Operation::CreateAgain(record) => {
+                let mut record = record.clone();
+                record.claim.epoch = record.claim.epoch.max(self.floor.next());
+                self.create(&record)
+            }
             Operation::Get(process) => match self.get(*process) {
                 Some(record) => (Answer::Done(record.clone()), None),
                 None => (Answer::Unknown, None),
@@ -105,6 +115,7 @@ impl Directory {
             Change::Delete(process) => {
                 if let Some(old) = self.records.remove(process) {
                     self.names.remove(&old.name);
+                    self.floor = self.floor.max(old.claim.epoch);
                 }
             }
         }
@@ -175,7 +186,7 @@ fn follows(old: Claim, new: Claim) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Epoch, ImageId, NodeId};
+    use wire::{ImageId, NodeId};
 
     fn claim(owner: u8, epoch: u64, attempt: u64) -> Claim {
         Claim {
@@ -205,7 +216,7 @@ mod tests {
     #[test]
     fn of_a_proposal_and_an_abort_exactly_one_wins() {
         for proposal_first in [true, false] {
-            let mut directory = Directory::new([record(1, "a", claim(1, 1, 1))], 10);
+            let mut directory = Directory::new([record(1, "a", claim(1, 1, 1))], Epoch(0), 10);
             let mut both = [
                 set(claim(1, 1, 1), claim(2, 2, 0)),
                 set(claim(1, 1, 1), claim(1, 1, 2)),
@@ -223,10 +234,10 @@ mod tests {
         let granted = record(1, "a", claim(2, 2, 0));
         let activate = set(claim(2, 2, 0), claim(2, 2, 1));
         let take_back = set(claim(2, 2, 0), claim(1, 3, 1));
-        let mut directory = Directory::new([granted.clone()], 10);
+        let mut directory = Directory::new([granted.clone()], Epoch(0), 10);
         assert!(matches!(directory.apply(&take_back).0, Answer::Done(_)));
         assert!(matches!(directory.apply(&activate).0, Answer::Conflict(_)));
-        let mut directory = Directory::new([granted], 10);
+        let mut directory = Directory::new([granted], Epoch(0), 10);
         assert!(matches!(directory.apply(&activate).0, Answer::Done(_)));
         assert!(matches!(directory.apply(&take_back).0, Answer::Conflict(_)));
     }
@@ -240,7 +251,7 @@ mod tests {
             claim(1, 1, 9),
             claim(1, 2, 2),
         ] {
-            let mut directory = Directory::new([record(1, "a", now)], 10);
+            let mut directory = Directory::new([record(1, "a", now)], Epoch(0), 10);
             let (answer, change) = directory.apply(&set(now, back));
             assert!(matches!(answer, Answer::Conflict(_)), "{back:?}");
             assert_eq!(change, None);
@@ -248,8 +259,27 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_comes_back_goes_on_above_its_earlier_lives() {
+        let last = claim(2, 7, 1);
+        let mut directory = Directory::new([record(1, "a", last)], Epoch(3), 10);
+        let remove = Operation::Remove {
+            process: ProcessId(1),
+            expect: last,
+        };
+        directory.apply(&remove);
+        let again = Operation::CreateAgain(record(1, "a", claim(1, 1, 1)));
+        let (answer, _) = directory.apply(&again);
+        assert_eq!(answer, Answer::Done(record(1, "a", claim(1, 8, 1))));
+        // What was said of its earlier life finds nothing of that.
+        assert!(matches!(directory.apply(&remove).0, Answer::Conflict(_)));
+        // A new process begins at the beginning.
+        let new = Operation::Create(record(2, "b", claim(1, 1, 1)));
+        assert!(matches!(directory.apply(&new).0, Answer::Done(r) if r.claim.epoch == Epoch(1)));
+    }
+
+    #[test]
     fn a_bad_name_and_a_full_directory_are_refused_with_the_reason() {
-        let mut directory = Directory::new([], 1);
+        let mut directory = Directory::new([], Epoch(0), 1);
         for name in ["", "a\nb", &"n".repeat(MAX_NAME_BYTES + 1)] {
             let answer = directory.apply(&Operation::Create(record(1, name, claim(1, 1, 1))));
             assert!(matches!(answer, (Answer::Failed(_), None)));
@@ -265,7 +295,7 @@ mod tests {
         let all: Vec<Record> = (0..3 * PAGE as u64)
             .map(|process| record(process << 50, &name(process), claim(1, u64::MAX, u64::MAX)))
             .collect();
-        let directory = Directory::new(all.clone(), all.len());
+        let directory = Directory::new(all.clone(), Epoch(0), all.len());
         let mut listed: Vec<Record> = Vec::new();
         loop {
             let after = listed.last().map(|record| record.process);
@@ -285,7 +315,7 @@ mod tests {
 
     #[test]
     fn deciding_changes_nothing() {
-        let directory = Directory::new([record(1, "a", claim(1, 1, 1))], 10);
+        let directory = Directory::new([record(1, "a", claim(1, 1, 1))], Epoch(0), 10);
         let remove = Operation::Remove {
             process: ProcessId(1),
             expect: claim(1, 1, 1),

@@ -28,7 +28,7 @@ fn random_claim(random: &mut fastrand::Rng) -> Claim {
 fn the_directory_agrees_with_a_list_of_records() {
     for seed in seeds(300) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut directory = Directory::new([], 4);
+        let mut directory = Directory::new([], Epoch(0), 4);
         let mut store = BTreeMap::new();
         let mut model: Vec<Record> = Vec::new();
         for _ in 0..300 {
@@ -114,7 +114,7 @@ fn the_directory_agrees_with_a_list_of_records() {
             let all: Vec<Record> = directory.records().cloned().collect();
             assert_eq!(all, model, "seed {seed}");
         }
-        let restored = Directory::new(store.into_values(), 4);
+        let restored = Directory::new(store.into_values(), Epoch(0), 4);
         let all: Vec<Record> = restored.records().cloned().collect();
         assert_eq!(all, model, "seed {seed}: the store lost something");
     }

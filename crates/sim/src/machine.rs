@@ -119,7 +119,7 @@ impl World {
                 }
                 self.hosts[index].instances.remove(&process);
             }
-            Effect::Gone { process } => {
+            Effect::Gone { process, .. } => {
                 self.trace(index, || format!("hears that {process} is gone"));
                 self.anchors_hear(index, |anchor| {
                     (anchor.process() == process).then_some(gateway::Event::ProcessGone)

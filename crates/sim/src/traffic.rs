@@ -100,7 +100,8 @@ impl World {
             stream_ended: false,
         };
         self.hosts[index].anchors.insert(stream, anchor);
-        self.tell(index, node::Event::Watch(process));
+        let epoch = Epoch::default();
+        self.tell(index, node::Event::Watch { process, epoch });
         self.attend_anchor(index, stream);
         self.client(index, stream);
     }

@@ -406,6 +406,7 @@ impl World {
             process,
             name,
             image: ImageId::default(),
+            again: false,
         })
     }
 

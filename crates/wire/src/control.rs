@@ -49,6 +49,8 @@ pub enum Control {
     Gone {
         /// The process.
         process: ProcessId,
+        /// Its last epoch. A process that is restored under its id has a later one.
+        epoch: Epoch,
     },
 }
 

@@ -46,6 +46,10 @@ pub struct Record {
 pub enum Operation {
     /// Adds a record. Refused where the id or the name is taken.
     Create(Record),
+    /// The same for a process that there has been before, and whose record was removed: it comes
+    /// back under an epoch above all that were ever removed, so that nothing of its earlier lives
+    /// can be taken for it. The answer has that epoch.
+    CreateAgain(Record),
     /// Reads one record.
     Get(ProcessId),
     /// Replaces the claim if it is still `expect`.

@@ -173,6 +173,7 @@ fn no_bytes_break_the_reading_of_links() {
         }),
         Control::Gone {
             process: ProcessId(1),
+            epoch: Epoch(3),
         },
     ];
     let join = Join {

@@ -73,6 +73,8 @@ pub enum Where {
 
 /// What is anchored here for one process.
 struct Service {
+    /// The epoch of the process when its clients were let in.
+    born: Epoch,
     place: watch::Sender<Where>,
     listeners: Vec<AbortHandle>,
 }
@@ -140,9 +142,18 @@ impl Anchors {
         }
     }
 
-    /// The process has ended or is lost: its listeners close, its connections end.
-    pub fn gone(&self, process: ProcessId) {
-        if let Some(service) = self.services().remove(&process) {
+    /// The process has ended or is lost: its listeners close, its connections end. What has come to
+    /// be under its id after this epoch is not meant.
+    pub fn gone(&self, process: ProcessId, epoch: Epoch) {
+        let removed = {
+            let mut services = self.services();
+            let meant = |service: &Service| service.born <= epoch;
+            services
+                .get(&process)
+                .is_some_and(meant)
+                .then(|| services.remove(&process))
+        };
+        if let Some(service) = removed.flatten() {
             service.listeners.iter().for_each(AbortHandle::abort);
             service.place.send_replace(Where::Gone);
             if let Some(node) = &self.node {
@@ -201,6 +212,7 @@ impl Opened {
             tokio::spawn(accept).abort_handle()
         });
         let service = Service {
+            born: epoch,
             place,
             listeners: listeners.collect(),
         };
@@ -210,7 +222,8 @@ impl Opened {
         anchors.services().insert(self.process, service);
         if let Some(node) = &anchors.node {
             // From now on its end is heard of here; if it has ended already, this says so.
-            node.event(node::Event::Watch(self.process));
+            let process = self.process;
+            node.event(node::Event::Watch { process, epoch });
         }
     }
 }
@@ -263,5 +276,31 @@ async fn accept(
                 .unwrap_or_else(PoisonError::into_inner)
                 .left();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_closes_for_the_end_of_its_own_life_only() {
+        let switch = Switch::new(crate::local::alone().unwrap());
+        let anchors = Anchors::new(switch.clone(), None, 10);
+        let process = ProcessId(1);
+        let specs = [ListenSpec {
+            address: "127.0.0.1:0".to_owned(),
+            name: "main".to_owned(),
+        }];
+        let (opened, listeners) = anchors.open(process, &specs).await.unwrap();
+        opened.assign(switch.me(), Epoch(5));
+        let address = &listeners[0].address;
+        // Late: of a process that had the id before.
+        anchors.gone(process, Epoch(4));
+        tokio::net::TcpStream::connect(address).await.unwrap();
+        anchors.gone(process, Epoch(7));
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
     }
 }

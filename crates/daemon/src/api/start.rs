@@ -200,6 +200,7 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         fixed,
         image,
         listeners: decided.listeners,
+        again: false,
     };
     start.perform(core, Origin::Birth(Box::new(birth))).await
 }
@@ -238,11 +239,13 @@ struct Start {
     fixed: bool,
     image: Arc<Image>,
     listeners: Vec<ListenerInfo>,
+    /// There has been a process of this id.
+    again: bool,
 }
 
 impl Start {
     async fn perform(self, core: &Arc<Core>, mut origin: Origin) -> Result<ProcessInfo, Refusal> {
-        let (id, mut name) = (self.id, self.name.clone());
+        let (id, again, mut name) = (self.id, self.again, self.name.clone());
         // What has ended under this id is listed no more.
         core.processes.forget(id);
         loop {
@@ -275,6 +278,7 @@ impl Start {
                 process: id,
                 name: started,
                 image,
+                again,
             });
             match reply.await {
                 Ok(Reply::Started(_)) => {
@@ -520,6 +524,7 @@ async fn restore_here(
         fixed: query.name.is_some(),
         image,
         listeners: decided.listeners,
+        again: decided.process == head.process,
     };
     let origin = Origin::Snapshot(Box::new(snapshot));
     start.perform(core, origin).await

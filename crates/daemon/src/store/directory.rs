@@ -5,7 +5,8 @@
 //! in its downtime (the source's proposal, the target's activation). They are kept cheap by *group
 //! commit*: one thread takes all changes that have come meanwhile and makes them one transaction.
 //!
-//! Format: table `records` from process id to the record as JSON; table `meta` with `format` = 1.
+//! Format: table `records` from process id to the record as JSON; table `meta` with `format` = 1 and
+//! `floor`, the highest epoch of all records that were removed (absent: 0).
 
 use node::event::Change;
 use redb::backends::FileBackend;
@@ -19,11 +20,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
+use wire::Epoch;
 use wire::directory::Record;
 
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
+const FLOOR: &str = "floor";
 /// Changes that may wait for a commit. The node has one open change per record and request, so
 /// this is reached only if the disk stands still; then its loop waits, too.
 const WAITING: usize = 4096;
@@ -60,7 +63,7 @@ pub struct DirectoryStore {
 }
 
 impl DirectoryStore {
-    /// Opens or makes the store and reads all records. `stored` is called, from the store's own
+    /// Opens or makes the store and reads all records and the floor. `stored` is called, from the store's own
     /// thread, with the ticket of every change once it is durable or was not made; in order.
     /// `lost` is called if it cannot be known which of the two: nothing is stored or answered from
     /// then on, and whoever asks must learn the truth from a new start.
@@ -68,13 +71,14 @@ impl DirectoryStore {
         path: &Path,
         stored: impl Fn(u64, Result<(), String>) + Send + 'static,
         lost: impl FnOnce(String) + Send + 'static,
-    ) -> Result<(DirectoryStore, Vec<Record>), StoreError> {
+    ) -> Result<(DirectoryStore, Vec<Record>, Epoch), StoreError> {
         let failed = |reason: String| StoreError::Database {
             path: path.to_owned(),
             reason,
         };
         let database = open_database(path).map_err(|error| failed(error.to_string()))?;
-        let (format, records) = prepare(&database).map_err(|error| failed(error.to_string()))?;
+        let (format, records, floor) =
+            prepare(&database).map_err(|error| failed(error.to_string()))?;
         if format != FORMAT {
             return Err(StoreError::Newer {
                 path: path.to_owned(),
@@ -94,7 +98,7 @@ impl DirectoryStore {
             queue: Some(queue),
             thread: Some(thread),
         };
-        Ok((store, records))
+        Ok((store, records, floor))
     }
 
     /// Makes a change durable, in order with the others.
@@ -175,19 +179,21 @@ impl StorageBackend for Filled {
     }
 }
 
-fn prepare(database: &Database) -> Result<(u64, Vec<Vec<u8>>), redb::Error> {
+fn prepare(database: &Database) -> Result<(u64, Vec<Vec<u8>>, Epoch), redb::Error> {
     let write = database.begin_write()?;
-    let format = {
+    let (format, floor) = {
         write.open_table(RECORDS)?;
         let mut meta = write.open_table(META)?;
         let found = meta.get("format")?.map(|format| format.value());
-        match found {
+        let floor = meta.get(FLOOR)?.map_or(0, |floor| floor.value());
+        let format = match found {
             Some(format) => format,
             None => {
                 meta.insert("format", FORMAT)?;
                 FORMAT
             }
-        }
+        };
+        (format, Epoch(floor))
     };
     write.commit()?;
     let read = database.begin_read()?;
@@ -196,7 +202,7 @@ fn prepare(database: &Database) -> Result<(u64, Vec<Vec<u8>>), redb::Error> {
     for entry in table.iter()? {
         records.push(entry?.1.value().to_vec());
     }
-    Ok((format, records))
+    Ok((format, records, floor))
 }
 
 fn commit_all(
@@ -232,6 +238,7 @@ fn apply(database: &Database, group: &[(u64, Change)]) -> Result<WriteTransactio
     let write = database.begin_write()?;
     {
         let mut table = write.open_table(RECORDS)?;
+        let mut floor = 0;
         for (_, change) in group {
             match change {
                 Change::Put(record) => {
@@ -240,9 +247,18 @@ fn apply(database: &Database, group: &[(u64, Change)]) -> Result<WriteTransactio
                     table.insert(record.process.0, json.as_slice())?;
                 }
                 Change::Delete(process) => {
-                    table.remove(process.0)?;
+                    if let Some(removed) = table.remove(process.0)? {
+                        let record: Record = serde_json::from_slice(removed.value())
+                            .map_err(|error| redb::Error::Io(error.into()))?;
+                        floor = record.claim.epoch.0.max(floor);
+                    }
                 }
             }
+        }
+        let mut meta = write.open_table(META)?;
+        let known = meta.get(FLOOR)?.map_or(0, |floor| floor.value());
+        if floor > known {
+            meta.insert(FLOOR, floor)?;
         }
     }
     Ok(write)
@@ -253,12 +269,12 @@ mod tests {
     use super::*;
     use std::sync::mpsc::channel;
     use wire::directory::Claim;
-    use wire::{Epoch, ImageId, NodeId, ProcessId};
+    use wire::{ImageId, NodeId, ProcessId};
 
     fn open_with(
         path: &Path,
         stored: impl Fn(u64, Result<(), String>) + Send + 'static,
-    ) -> Result<(DirectoryStore, Vec<Record>), StoreError> {
+    ) -> Result<(DirectoryStore, Vec<Record>, Epoch), StoreError> {
         DirectoryStore::open(path, stored, |reason| panic!("{reason}"))
     }
 
@@ -280,21 +296,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("directory.redb");
         let (tx, rx) = channel();
-        let (store, records) = open_with(&path, move |ticket, result| {
+        let (store, records, floor) = open_with(&path, move |ticket, result| {
             tx.send((ticket, result)).unwrap()
         })
         .unwrap();
         assert!(records.is_empty());
+        assert_eq!(floor, Epoch(0));
         store.store(1, Change::Put(record(1, 1)));
         store.store(2, Change::Put(record(2, 1)));
         store.store(3, Change::Put(record(1, 2)));
         store.store(4, Change::Delete(ProcessId(2)));
-        for ticket in 1..=4 {
+        store.store(5, Change::Put(record(3, 9)));
+        store.store(6, Change::Delete(ProcessId(3)));
+        for ticket in 1..=6 {
             assert_eq!(rx.recv().unwrap(), (ticket, Ok(())));
         }
         drop(store);
-        let (_store, records) = open_with(&path, |_, _| {}).unwrap();
+        let (_store, records, floor) = open_with(&path, |_, _| {}).unwrap();
         assert_eq!(records, [record(1, 2)]);
+        assert_eq!(floor, Epoch(9));
     }
 
     #[test]
