@@ -1,6 +1,6 @@
 //! The command line: what can be said, and the help that goes with it.
 
-use crate::commands::{bench, completion, demo, node, process, run, state};
+use crate::commands::{bench, completion, demo, forget, node, process, run, state};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -80,6 +80,7 @@ pub enum Command {
     Join(node::Join),
     Down(node::Down),
     Nodes(node::Nodes),
+    Forget(forget::Forget),
     Ticket(node::PrintTicket),
     Demo(demo::Demo),
     Bench(bench::Bench),

@@ -215,7 +215,7 @@ fn a_port_in_use_is_said() {
 fn without_a_daemon_every_command_says_how_to_start_one() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().to_str().unwrap();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &["ps"],
         &["nodes"],
         &["ticket"],
@@ -226,6 +226,7 @@ fn without_a_daemon_every_command_says_how_to_start_one() {
         &["stop", "x"],
         &["kill", "x"],
         &["rm", "x"],
+        &["forget", "x"],
         &["migrate", "x", "--to", "y"],
         &["checkpoint", "x", "-o", "/tmp/limosa-test-never-written"],
         &["ps", "--json"],
@@ -616,4 +617,26 @@ fn two_nodes_make_a_fleet_and_a_process_moves_between_them() {
     exchange("at one again\n");
     exchange("QUIT\n");
     assert_eq!(one.run(["wait", "echo"]).succeeds(), "0");
+}
+
+#[test]
+fn only_nodes_that_are_gone_are_forgotten() {
+    let one = Node::start("one", None);
+    let two = Node::start("two", Some(one.ticket()));
+    two.run(["forget", "two"])
+        .fails(1, &["two (", "limosa down"]);
+    two.run(["forget", "one"]).fails(1, &["directory"]);
+    one.run(["forget", "nobody"]).fails(3, &["limosa nodes"]);
+    two.run(["down"]).succeeds();
+    let forgotten = loop {
+        // Until it is seen as dead.
+        let done = one.run(["forget", "two", "--json"]);
+        if done.code == 0 {
+            break done.json();
+        }
+        done.fails(1, &["two ("]);
+    };
+    assert_eq!(forgotten[0]["name"], "two");
+    let nodes = one.run(["nodes", "--json"]).json();
+    assert_eq!(nodes.as_array().unwrap().len(), 1);
 }

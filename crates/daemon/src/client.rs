@@ -104,6 +104,13 @@ impl Client {
         self.list("/v1/nodes").await
     }
 
+    /// `DELETE /v1/nodes/{ref}`: forgets a dead node; with `force` the processes that were lost with
+    /// it, too. Returns what it was.
+    pub async fn forget_node(&self, node: &str, force: bool) -> Result<NodeInfo, ClientError> {
+        let path = format!("/v1/nodes/{}?force={}", percent(node), u8::from(force));
+        self.json(Method::DELETE, &path, Bytes::new()).await
+    }
+
     /// `GET /v1/processes` of the whole fleet, and what is missing.
     pub async fn list_processes(&self) -> Result<Listing<ProcessInfo>, ClientError> {
         self.list("/v1/processes").await

@@ -377,15 +377,22 @@ impl NodeLoop {
             }
             Effect::Members(members) => {
                 self.view.send_modify(|view| {
-                    for member in &members {
-                        if member.node == view.me.node {
-                            view.me = member.clone();
-                        }
-                        view.members.insert(member.node, member.clone());
+                    view.members = members.iter().map(|m| (m.node, m.clone())).collect();
+                    view.health
+                        .retain(|node, _| view.members.contains_key(node));
+                    if let Some(me) = view.members.get(&view.me.node) {
+                        view.me = me.clone();
                     }
                 });
                 self.core.keep_fleet();
                 self.keep_links(&members);
+            }
+            Effect::Forgotten(node) => {
+                tracing::info!(node = %node.short(), "a node is no member any more");
+                self.drop_link(node);
+                // Without these nobody dials it.
+                self.keepers.remove(&node);
+                self.core.switch.forget(node);
             }
             Effect::Health { node, health } => {
                 let name = self.core.node_name(node);

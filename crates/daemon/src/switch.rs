@@ -368,6 +368,15 @@ impl Switch {
         self.tell_all(|port| port.node_gone(node));
     }
 
+    /// A node is no member any more: there is no link to it, and will be none.
+    pub fn forget(&self, node: NodeId) {
+        self.node_dead(node);
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.remove(&node);
+        drop(links);
+        self.node_gone(node);
+    }
+
     fn tell_all(&self, tell: impl Fn(&dyn Port)) {
         let mut ports: Vec<Arc<dyn Port>> = Vec::new();
         {

@@ -385,3 +385,43 @@ async fn a_process_that_has_ended_is_not_moved_and_that_is_said() {
         assert!(error.to_string().contains("has ended"), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_gone_for_good_is_forgotten_until_it_joins_anew() {
+    let [a, b, c] = fleet().await;
+    a.serve("echo", "echo", Some("cat")).await;
+    for (asked, node) in [(&b, "cat"), (&a, "cat"), (&c, "ant")] {
+        let error = asked.client.forget_node(node, true).await.unwrap_err();
+        assert_eq!(error.code(), Some("conflict"), "{error}");
+    }
+    let id = c.ready.node;
+    let crashed = c.crash().await;
+    a.sees("echo", ProcessState::Lost).await;
+    let error = b.client.forget_node("cat", false).await.unwrap_err();
+    assert!(error.to_string().contains("--force"), "{error}");
+    let forgotten = b.client.forget_node("cat", true).await.unwrap();
+    assert_eq!((forgotten.id, forgotten.processes), (id, 1));
+    let error = b.client.inspect("echo").await.unwrap_err();
+    assert_eq!(error.code(), Some("unknown_process"));
+    for node in [&a, &b] {
+        until("it is not listed", || async {
+            (node.client.nodes().await.unwrap().len() == 2).then_some(())
+        })
+        .await;
+    }
+    let error = b.client.forget_node("cat", true).await.unwrap_err();
+    assert_eq!(error.code(), Some("unknown_node"));
+
+    // It comes back, and is a stranger.
+    let c = Node::again(crashed).await;
+    assert!(c.client.ticket().await.is_err());
+    assert_eq!(a.client.nodes().await.unwrap().len(), 2);
+    let (mut config, state) = c.stop().await;
+    config.join = Some(a.ready.ticket.parse().unwrap());
+    let c = Node::with(config, state).await.unwrap();
+    for node in [&a, &b, &c] {
+        node.sees_alive(3).await;
+    }
+    let (_, address) = b.serve("echo", "echo", Some("cat")).await;
+    Echo::connect(address).await.round_trip(10).await;
+}

@@ -130,6 +130,17 @@ impl Server {
         self.proceed();
     }
 
+    /// Records whose claim names this owner.
+    pub(crate) fn owned_by(&self, owner: NodeId) -> usize {
+        let records = self.directory.records();
+        records.filter(|r| r.claim.owner == owner).count()
+    }
+
+    /// A node asks no more.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.answered.remove(&node);
+    }
+
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

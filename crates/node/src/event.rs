@@ -36,6 +36,13 @@ pub enum Event {
         /// What it says.
         message: Control,
     },
+    /// Command, at the directory's node: forget a member that is dead and owns nothing.
+    ForgetNode {
+        /// For the reply.
+        token: Token,
+        /// Which.
+        node: NodeId,
+    },
     /// Command, at the directory's node: take in a stranger who showed a valid ticket (or a member
     /// with a new address or incarnation).
     Admit {
@@ -170,6 +177,8 @@ pub enum Effect {
     },
     /// The list of members changed: keep it, open links to all of them.
     Members(Vec<Member>),
+    /// A member was forgotten: it is a stranger. Drop its links and give its clients up.
+    Forgotten(NodeId),
     /// A member is seen differently: tell people, logs and gateways.
     Health {
         /// Which.
@@ -315,6 +324,8 @@ pub enum Reply {
     Started(Claim),
     /// Admit: all members, the new one included.
     Admitted(Vec<Member>),
+    /// ForgetNode.
+    Forgotten,
     /// Locate.
     Located(Record),
     /// List.
@@ -389,6 +400,26 @@ pub enum Failure {
         "the fleet has {0} nodes already, its limit; `limosa forget` one that is gone for good"
     )]
     FleetFull(usize),
+    /// A node that lives is not forgotten.
+    #[error(
+        "node {0} is not dead; stop it with `limosa down` there, and wait until `limosa nodes` \
+         shows it as dead"
+    )]
+    NodeAlive(Named),
+    /// Nor is the one that keeps the directory.
+    #[error("node {0} keeps the directory; the fleet cannot do without it")]
+    NodeNeeded(Named),
+    /// The directory has records of it.
+    #[error(
+        "node {node} had {count} processes when it went; remove them first with `limosa rm`, or \
+         with the node by --force"
+    )]
+    NodeOwns {
+        /// The node.
+        node: Named,
+        /// How many.
+        count: usize,
+    },
     /// The process is owned by another node.
     #[error("process {process} is not on this node but on {owner}")]
     NotOwner {

@@ -179,6 +179,7 @@ impl Node {
                     self.handle_control(now, from, message);
                 }
             }
+            Event::ForgetNode { token, node } => self.forget_node(now, token, node),
             Event::Admit { token, member } => self.admit(now, token, member),
             Event::Stored { ticket, result } => {
                 if let Some(server) = &mut self.server {
@@ -237,6 +238,29 @@ impl Node {
         self.reply(token, reply);
     }
 
+    fn forget_node(&mut self, now: Duration, token: Token, node: NodeId) {
+        let named = self.named(node);
+        let Some(server) = &mut self.server else {
+            let why = "this node does not keep it".to_owned();
+            return self.reply(token, Reply::Failed(Failure::Store(why)));
+        };
+        let count = server.owned_by(node);
+        let failure = match self.membership.health(node) {
+            None => Failure::UnknownNode(named),
+            _ if node == self.config.me.node => Failure::NodeNeeded(named),
+            Some(Health::Alive | Health::Suspect) => Failure::NodeAlive(named),
+            Some(Health::Dead) if count > 0 => Failure::NodeOwns { node: named, count },
+            Some(Health::Dead) => {
+                server.forget(node);
+                self.membership.remove(node);
+                // The world knows before whoever waits for this reply.
+                self.settle(now);
+                return self.reply(token, Reply::Forgotten);
+            }
+        };
+        self.reply(token, Reply::Failed(failure));
+    }
+
     fn handle_link_up(&mut self, now: Duration, node: NodeId) {
         self.membership.handle(now, membership::Event::LinkUp(node));
         let introduction = match self.server {
@@ -255,6 +279,10 @@ impl Node {
         match message {
             Control::Heartbeat => (),
             Control::Members(members) => {
+                if from == self.config.directory {
+                    let all: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+                    self.membership.keep_only(&all);
+                }
                 for member in members {
                     let event = if member.node == from {
                         membership::Event::FirstHand(member)
@@ -315,6 +343,10 @@ impl Node {
             membership::Effect::Restarted(node) => {
                 self.handle_peer_gone(now, node, "it was restarted");
                 self.survey(now);
+            }
+            membership::Effect::Removed(node) => {
+                self.handle_peer_gone(now, node, "it was removed from the fleet");
+                self.effects.push_back(Effect::Forgotten(node));
             }
             membership::Effect::Changed => {
                 let members = self.membership.members();

@@ -596,3 +596,40 @@ fn a_process_that_comes_back_under_its_id_is_not_ended_by_what_is_said_of_its_ea
     };
     assert!(!fleet.seen.iter().any(late), "{:?}", fleet.seen);
 }
+
+#[test]
+fn a_node_is_forgotten_when_it_is_dead_and_owns_nothing() {
+    let mut fleet = Fleet::new(3, Limits::default());
+    fleet.start(2, P, "a");
+    let forget = |fleet: &mut Fleet, node| {
+        let token = fleet.command(0, |token| Event::ForgetNode { token, node });
+        fleet.replies[&token].clone()
+    };
+    let refused = |failure| Reply::Failed(failure);
+    let alive = Failure::NodeAlive(named(2));
+    assert_eq!(forget(&mut fleet, id(2)), refused(alive));
+    let needed = Failure::NodeNeeded(named(0));
+    assert_eq!(forget(&mut fleet, id(0)), refused(needed));
+    fleet.link(2, false);
+    fleet.pass(5 * SECOND);
+    let (node, count) = (named(2), 1);
+    let owns = Failure::NodeOwns { node, count };
+    assert_eq!(forget(&mut fleet, id(2)), refused(owns));
+    fleet.command(1, |token| Event::Remove { token, process: P });
+    // Who is away when it is forgotten hears of it later.
+    fleet.link(1, false);
+    assert_eq!(forget(&mut fleet, id(2)), Reply::Forgotten);
+    assert!(fleet.saw(0, &Effect::Forgotten(id(2))));
+    assert_eq!(fleet.nodes[1].members().len(), 3);
+    fleet.link(1, true);
+    assert!(fleet.saw(1, &Effect::Forgotten(id(2))));
+    for index in [0, 1] {
+        assert_eq!(fleet.nodes[index].members().len(), 2);
+    }
+    // It lives after all, and nobody listens.
+    fleet.link(2, true);
+    let token = fleet.start(2, ProcessId(2), "b");
+    fleet.pass(10 * SECOND);
+    assert_eq!(*fleet.failure(token), Failure::DirectoryUnreachable);
+    assert!(fleet.store.is_empty());
+}

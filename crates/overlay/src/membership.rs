@@ -106,6 +106,8 @@ pub enum Effect {
     },
     /// It came back under a new incarnation: what it did in its earlier life is lost.
     Restarted(NodeId),
+    /// It is no member any more; nor is it alive, as far as anybody is concerned.
+    Removed(NodeId),
     /// The list of members changed.
     Changed,
 }
@@ -273,6 +275,22 @@ impl Membership {
         }
         self.learn(now, member, true);
         Ok(())
+    }
+
+    /// Forgets a member. It is a stranger from now on, also if it lives after all.
+    pub fn remove(&mut self, node: NodeId) {
+        if self.peers.remove(&node).is_some() {
+            self.effects.push_back(Effect::Removed(node));
+            self.effects.push_back(Effect::Changed);
+        }
+    }
+
+    /// Forgets every other member than these: whoever keeps the list knows of no more.
+    pub fn keep_only(&mut self, members: &[NodeId]) {
+        let gone = self.peers.keys().filter(|node| !members.contains(node));
+        for node in gone.copied().collect::<Vec<_>>() {
+            self.remove(node);
+        }
     }
 
     /// Does what is due.
@@ -487,6 +505,25 @@ mod tests {
         let refused = membership.admit(SECOND, member(4, 1));
         assert_eq!(refused, Err(NotAdmitted::Full { count: 3 }));
         assert!(!membership.is_member(NodeId([4; 32])));
+    }
+
+    #[test]
+    fn who_was_removed_is_a_stranger_until_it_is_admitted_anew() {
+        let (mut membership, peer) = with_one_peer();
+        membership.handle(SECOND, Event::LinkUp(peer));
+        while membership.poll_effect().is_some() {}
+        membership.keep_only(&[NodeId([1; 32]), peer]);
+        assert_eq!(membership.poll_effect(), None);
+        membership.keep_only(&[NodeId([1; 32])]);
+        assert_eq!(membership.poll_effect(), Some(Effect::Removed(peer)));
+        assert_eq!(membership.poll_effect(), Some(Effect::Changed));
+        assert!(!membership.is_member(peer) && !membership.is_linked(peer));
+        membership.handle(SECOND, Event::LinkDown(peer));
+        membership.handle(SECOND, Event::Heard(peer));
+        assert_eq!(membership.health(peer), None);
+        assert_eq!(membership.poll_timeout(), None);
+        assert_eq!(membership.admit(SECOND, member(2, 2)), Ok(()));
+        assert!(membership.is_member(peer));
     }
 
     #[test]

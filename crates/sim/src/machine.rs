@@ -16,6 +16,8 @@ impl World {
                 let host = &mut self.hosts[index];
                 host.members = members;
             }
+            // Nobody is forgotten here.
+            Effect::Forgotten(_) => {}
             Effect::Health { node, health } => {
                 let peer = self.index_of(node);
                 self.trace(index, || format!("sees host {peer}: {health:?}"));

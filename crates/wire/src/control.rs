@@ -22,7 +22,8 @@ pub struct Member {
 pub enum Control {
     /// I live.
     Heartbeat,
-    /// All members that the sender knows, from the directory's node, or the sender's own entry.
+    /// From the directory's node all members there are: who is not among them is none any more. From
+    /// others the sender's own entry.
     Members(Vec<Member>),
     /// A request to the node that keeps the directory.
     Ask {

@@ -4,6 +4,7 @@ pub mod background;
 pub mod bench;
 pub mod completion;
 pub mod demo;
+pub mod forget;
 pub mod node;
 pub mod process;
 pub mod run;
@@ -72,6 +73,7 @@ pub fn perform(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Join(command) => command.perform(&context),
         Command::Down(command) => finish(command.perform(&context)),
         Command::Nodes(command) => finish(command.perform(&context)),
+        Command::Forget(command) => finish(command.perform(&context)),
         Command::Ticket(command) => finish(command.perform(&context)),
         Command::Demo(command) => command.perform(&context),
         Command::Bench(command) => Ok(command.perform(&context)),

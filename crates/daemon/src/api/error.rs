@@ -110,6 +110,9 @@ impl From<Failure> for Refusal {
             Failure::NameTaken { .. }
             | Failure::NodeNameTaken { .. }
             | Failure::FleetFull(_)
+            | Failure::NodeAlive(_)
+            | Failure::NodeNeeded(_)
+            | Failure::NodeOwns { .. }
             | Failure::NotOwner { .. }
             | Failure::Busy(_)
             | Failure::OwnerAlive { .. } => Refusal::conflict(failure),

@@ -1,13 +1,15 @@
 //! What there is in the fleet: nodes, processes, the ticket.
 
-use super::extract::Params;
+use super::extract::{Named, Params};
 use super::resolve::records;
-use super::{Answer, Context, Refusal, forward, is_set, json};
+use super::{Answer, Context, Refusal, RemoveQuery, forward, is_set, json};
 use crate::core::Core;
+use crate::fleet::FleetView;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use futures_util::future::join_all;
-use node::Named;
+use node::event::Event;
 use overlay::membership::Health;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use wire::api::{NodeInfo, NodeState, ProcessInfo, ProcessState, Ticket, Version};
+use wire::control::Member;
 use wire::directory::Record;
 use wire::{NodeId, ProcessId};
 
@@ -62,29 +65,79 @@ pub async fn nodes(State(context): State<Context>) -> Answer {
         .members
         .values()
         .map(|member| {
-            let this = member.node == core.me();
             let version = match versions.get(&member.node) {
-                _ if this => env!("CARGO_PKG_VERSION").to_owned(),
+                _ if member.node == core.me() => env!("CARGO_PKG_VERSION").to_owned(),
                 Some(Ok(version)) => version.clone(),
                 _ => String::new(),
             };
-            NodeInfo {
-                id: member.node,
-                name: member.name.clone(),
-                address: member.address.clone(),
-                state: match fleet.health(member.node) {
-                    Health::Alive => NodeState::Alive,
-                    Health::Suspect => NodeState::Suspect,
-                    Health::Dead => NodeState::Dead,
-                },
-                directory: member.node == fleet.directory,
-                this,
-                processes: owned.get(&member.node).copied().unwrap_or_default(),
-                version,
-            }
+            let processes = owned.get(&member.node).copied().unwrap_or_default();
+            info(&fleet, member, processes, version)
         })
         .collect();
     list(&infos, &missing)
+}
+
+fn info(fleet: &FleetView, member: &Member, processes: u64, version: String) -> NodeInfo {
+    NodeInfo {
+        id: member.node,
+        name: member.name.clone(),
+        address: member.address.clone(),
+        state: match fleet.health(member.node) {
+            Health::Alive => NodeState::Alive,
+            Health::Suspect => NodeState::Suspect,
+            Health::Dead => NodeState::Dead,
+        },
+        directory: member.node == fleet.directory,
+        this: member.node == fleet.me.node,
+        processes,
+        version,
+    }
+}
+
+/// `DELETE /v1/nodes/{node}`: done by the directory's node, which knows who is a member.
+pub async fn forget(
+    State(context): State<Context>,
+    Named(node): Named,
+    Params(query): Params<RemoveQuery>,
+) -> Answer {
+    let core = &context.core;
+    let force = is_set(query.force);
+    let fleet = core.fleet.borrow().clone();
+    let node = fleet.find(&node)?;
+    if fleet.directory != core.me() {
+        if context.forwarded() {
+            return Err(Refusal::not_here());
+        }
+        let path = format!("/v1/nodes/{node}?force={}", u8::from(force));
+        let none = HeaderMap::new();
+        let asked = forward::send(
+            core,
+            fleet.directory,
+            Method::DELETE,
+            &path,
+            none,
+            Body::empty(),
+        );
+        return forward::relay(asked.await?).await;
+    }
+    let mut owned = 0;
+    if force && fleet.health(node) == Health::Dead {
+        for record in records(core).await? {
+            if record.claim.owner == node {
+                owned += 1;
+                let process = record.process;
+                core.node
+                    .command(move |token| Event::Remove { token, process })
+                    .await?;
+            }
+        }
+    }
+    core.node
+        .command(move |token| Event::ForgetNode { token, node })
+        .await?;
+    let member = fleet.members.get(&node);
+    let member = member.ok_or_else(|| Refusal::internal("it was forgotten twice"))?;
+    json(StatusCode::OK, &info(&fleet, member, owned, String::new()))
 }
 
 /// The directory's node, for people.
@@ -180,7 +233,7 @@ fn listed_here(core: &Core) -> Vec<ProcessInfo> {
 pub struct Elsewhere {
     pub processes: Vec<ProcessInfo>,
     /// Those that are not taken to be dead, and have not answered.
-    silent: Vec<Named>,
+    silent: Vec<node::Named>,
 }
 
 /// Asks the other nodes for what they list.
@@ -231,7 +284,7 @@ fn combine(
 }
 
 /// A process that has a record and that no node lists: lost with its node, or on its way.
-pub fn missing(record: &Record, node: &Named, lost: bool) -> ProcessInfo {
+pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
     ProcessInfo {
         id: record.process,
         name: record.name.clone(),

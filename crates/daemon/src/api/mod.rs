@@ -66,6 +66,7 @@ pub fn router(core: Arc<Core>, origin: Origin) -> Router {
     let small = Router::new()
         .route("/v1/version", get(version))
         .route("/v1/nodes", get(fleet::nodes))
+        .route("/v1/nodes/{node}", delete(fleet::forget))
         .route("/v1/ticket", get(fleet::ticket))
         .route("/v1/processes", get(fleet::processes))
         .route("/v1/processes/{process}", get(inspect).delete(remove))
