@@ -1,12 +1,14 @@
 //! What all parts of a running node share.
 
 use crate::anchors::Anchors;
+use crate::anchors::reopen::Reopened;
 use crate::fleet::{Fleet, FleetView};
 use crate::links::{Dialler, keep};
 use crate::loader::Loader;
 use crate::moves::Arrivals;
 use crate::node_loop::{Input, LoopHandle, Opened};
 use crate::processes::Processes;
+use crate::processes::managed::Managed;
 use crate::run::Progress;
 use crate::state_dir::{self, StateDir};
 use crate::switch::Switch;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wire::NodeId;
+use wire::api::ProcessInfo;
 use wire::link::{LinkKind, Secret};
 
 /// How long a dead node may stay so before its clients are given up.
@@ -51,6 +54,8 @@ pub struct Core {
     pub shutdown: CancellationToken,
     /// The fleet changed and should be written down.
     pub fleet_changed: Notify,
+    /// Listeners of processes that are here, opened again by nodes that were started again.
+    pub reopened: Reopened,
     /// Held while the fleet is written down.
     pub writing: Mutex<()>,
 }
@@ -64,6 +69,15 @@ impl Core {
     /// The name of a node.
     pub fn node_name(&self, node: NodeId) -> String {
         self.fleet.borrow().name(node)
+    }
+
+    /// A process of this node, as listed.
+    pub fn info(&self, managed: &Managed) -> ProcessInfo {
+        let mut info = managed.info(self.me(), &self.node_name(self.me()));
+        for listener in &mut info.listeners {
+            listener.open = !managed.has_ended() && self.is_open(managed.id, listener);
+        }
+        info
     }
 
     /// Keeps a control link to a member up; `up` says whether it is.

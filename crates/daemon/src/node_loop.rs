@@ -431,7 +431,10 @@ impl NodeLoop {
             Effect::Freeze { id, process } => self.moves.freeze(id, process),
             Effect::SendSnapshot { id, process, .. } => self.moves.send_snapshot(id, process),
             Effect::Unfreeze { process } => self.core.processes.unfreeze(process),
-            Effect::Activate { id, process, epoch } => self.moves.activate(id, process, epoch),
+            Effect::Activate { id, process, epoch } => {
+                self.moves.activate(id, process, epoch);
+                self.core.reopened.look();
+            }
             Effect::Discard { id } => self.moves.discard(id),
             Effect::Drop {
                 process,

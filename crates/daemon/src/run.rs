@@ -1,6 +1,7 @@
 //! Brings a node up, and down again.
 
 use crate::anchors::Anchors;
+use crate::anchors::reopen::keep_open;
 use crate::api::{self, Origin};
 use crate::core::Core;
 use crate::fleet::FleetView;
@@ -234,6 +235,7 @@ pub async fn run_node(
         stop: CancellationToken::new(),
         shutdown: CancellationToken::new(),
         fleet_changed: Default::default(),
+        reopened: Default::default(),
         writing: Default::default(),
         state,
     });
@@ -252,6 +254,7 @@ pub async fn run_node(
     );
     let mut decisions = tokio::spawn(decisions.run(inputs));
     let fleet_writer = tokio::spawn(core.clone().write_fleet());
+    let reopener = tokio::spawn(keep_open(core.clone()));
     let (api_links, served) = mpsc::channel(API_LINKS);
     let links = tokio::spawn(accept::serve(listener, core.dialler.clone(), {
         let core = core.clone();
@@ -282,6 +285,7 @@ pub async fn run_node(
     core.shutdown.cancel();
     links.abort();
     fleet_writer.abort();
+    reopener.abort();
     for server in local {
         // They end by themselves once `shutdown` is cancelled, when what they serve is served.
         let _ = tokio::time::timeout(Duration::from_secs(1), server).await;

@@ -10,6 +10,7 @@ use crate::links::accept::Place;
 use crate::links::keep::{self, Standing, replaces};
 use crate::links::streams::StreamsLink;
 use crate::links::transport::Secured;
+use overlay::membership::Health;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -131,6 +132,16 @@ impl Switch {
     /// This node.
     pub fn me(&self) -> NodeId {
         self.dialler.identity.node()
+    }
+
+    /// Whether a node is taken to be dead.
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.dialler.fleet.borrow().health(node) == Health::Dead
+    }
+
+    /// This node's name and incarnation, as others see it.
+    pub fn introduction(&self) -> (&str, u64) {
+        (&self.dialler.name, self.dialler.incarnation)
     }
 
     /// Sends one frame; where there is no link it is lost, and made good once there is one.

@@ -425,3 +425,46 @@ async fn a_node_that_is_gone_for_good_is_forgotten_until_it_joins_anew() {
     let (_, address) = b.serve("echo", "echo", Some("cat")).await;
     Echo::connect(address).await.round_trip(10).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_is_open_again_when_its_node_is() {
+    let [a, b, c] = fleet().await;
+    let (info, address) = c.serve("echo", "echo", Some("bee")).await;
+    assert!(info.listeners[0].open);
+    Echo::connect(address).await.round_trip(10).await;
+    let is_open = |node: &Node, wanted: bool| {
+        let client = node.client.clone();
+        async move {
+            until("the listener is seen so", || async {
+                let info = client.inspect("echo").await.unwrap();
+                assert_eq!(info.listeners[0].anchor_name, "cat");
+                (info.listeners[0].open == wanted).then_some(())
+            })
+            .await;
+        }
+    };
+    let crashed = c.crash().await;
+    is_open(&a, false).await;
+    let c = Node::again(crashed).await;
+    is_open(&a, true).await;
+    Echo::connect(address).await.round_trip(10).await;
+    // Also for a process that moves while its listener's node is away.
+    let crashed = c.crash().await;
+    is_open(&b, false).await;
+    a.client.migrate("echo", "ant").await.unwrap();
+    let _c = Node::again(crashed).await;
+    is_open(&b, true).await;
+    Echo::connect(address).await.round_trip(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_clients_of_a_lost_process_are_refused() {
+    let [a, b, _c] = fleet().await;
+    let (_, address) = a.serve("echo", "echo", Some("bee")).await;
+    let crashed = b.crash().await;
+    a.sees("echo", ProcessState::Lost).await;
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let refused = within("it is refused", tcp.read(&mut [0; 1])).await;
+    assert!(matches!(refused, Ok(0) | Err(_)));
+    drop(crashed);
+}

@@ -47,7 +47,8 @@ pub struct Config {
     pub max_tries: u32,
     /// How long a client is held.
     pub hold_timeout: Duration,
-    /// How long it is held at most once the owner's node is taken to be dead.
+    /// How long it is held, or let wait before anything was opened, at most once the owner's node is
+    /// taken to be dead.
     pub dead_timeout: Duration,
     /// How long the last bytes may take once both directions have ended.
     pub drain_timeout: Duration,
@@ -273,6 +274,8 @@ pub struct Connection {
     absent: Option<Owner>,
     /// The stream was opened.
     opened: bool,
+    /// It was not, and its owner's node is dead: then it is refused at this time.
+    refuse_at: Option<Duration>,
     reading: bool,
     client_ended: bool,
     stream_ended: bool,
@@ -291,6 +294,7 @@ impl Connection {
             owner: None,
             absent: None,
             opened: false,
+            refuse_at: None,
             reading: false,
             client_ended: false,
             stream_ended: false,
@@ -338,7 +342,8 @@ impl Connection {
             }
             Phase::Closed => return None,
         };
-        own.into_iter().chain(self.search.deadline()).min()
+        let own = own.into_iter().chain(self.refuse_at);
+        own.chain(self.search.deadline()).min()
     }
 
     /// Takes what happened.
@@ -417,6 +422,7 @@ impl Connection {
         }
         self.owner = Some(owner);
         self.absent = None;
+        self.refuse_at = None;
         self.search.reset();
         if !self.opened {
             self.opened = true;
@@ -470,6 +476,9 @@ impl Connection {
         if self.owner.is_none_or(|owner| owner.node != node) {
             return;
         }
+        if why == Held::NodeDead && !self.opened {
+            self.refuse_at.get_or_insert(now + self.config.dead_timeout);
+        }
         match self.phase {
             Phase::Opening { .. } => {
                 self.phase = Phase::Connecting;
@@ -500,6 +509,7 @@ impl Connection {
         let Some(owner) = self.owner.filter(|owner| owner.node == node) else {
             return;
         };
+        self.refuse_at = None;
         match self.phase {
             // It may have moved on meanwhile; then it says so.
             Phase::Holding { .. } if self.absent != Some(owner) => self.resync(now, owner),
@@ -509,6 +519,9 @@ impl Connection {
     }
 
     fn timeout(&mut self, now: Duration) {
+        if self.refuse_at.is_some_and(|at| at <= now) {
+            return self.end(Ended::NotFound);
+        }
         match self.phase {
             Phase::Opening { until } if until <= now => {
                 self.phase = Phase::Connecting;
@@ -540,6 +553,9 @@ impl Connection {
     }
 
     fn open(&mut self, now: Duration, owner: Owner) {
+        if self.owner.is_some_and(|known| known.node != owner.node) {
+            self.refuse_at = None;
+        }
         self.owner = Some(owner);
         self.phase = Phase::Opening {
             until: now + self.config.answer_timeout,

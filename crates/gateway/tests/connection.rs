@@ -261,6 +261,38 @@ fn the_clients_of_a_dead_node_are_reset_sooner() {
 }
 
 #[test]
+fn a_new_client_of_a_dead_node_is_refused_as_soon_whatever_the_directory_does() {
+    for answers in [true, false] {
+        let owner = Some((NORTH, Epoch(1)));
+        let mut connection = Connection::new(ms(0), owner, Config::default());
+        connection.handle(ms(0), Event::NodeDead(NORTH));
+        let mut now = ms(0);
+        let mut effects = drain(&mut connection);
+        while connection.state() != State::Closed {
+            if answers {
+                connection.handle(now, located(NORTH, 1));
+                connection.handle(now, Event::NodeDead(NORTH));
+            }
+            effects.extend(drain(&mut connection));
+            if connection.state() != State::Closed {
+                effects.extend(wait(&mut connection, &mut now));
+            }
+        }
+        assert!(effects.contains(&Effect::Refuse), "{effects:?}");
+        assert!(now <= Config::default().dead_timeout, "{now:?}");
+    }
+    // It may have moved on before its node died: then it is found.
+    let mut connection = Connection::new(ms(0), Some((NORTH, Epoch(1))), Config::default());
+    connection.handle(ms(0), Event::NodeDead(NORTH));
+    let mut now = ms(0);
+    wait(&mut connection, &mut now);
+    connection.handle(now, located(SOUTH, 2));
+    connection.handle(now, active(SOUTH, 2));
+    connection.handle(ms(60_000), Event::Timeout);
+    assert_eq!(connection.state(), State::Forwarding);
+}
+
+#[test]
 fn a_client_that_breaks_off_breaks_the_stream() {
     let mut connection = forwarding();
     connection.handle(ms(10), Event::ClientReset);

@@ -91,8 +91,28 @@ pub struct ListenerInfo {
     pub name: String,
     /// The node that accepts for it.
     pub anchor: NodeId,
+    /// That node's name.
+    pub anchor_name: String,
+    /// The start of that node in which it was opened.
+    pub anchor_incarnation: u64,
     /// `ADDR:PORT` there.
     pub address: String,
+    /// Whether clients are let in now, as far as is known: not while its node is away, nor until that
+    /// node has opened it again after a start.
+    pub open: bool,
+}
+
+/// Between nodes, `PUT /v1/anchors/{process}`: open the listeners of a process again, which were open
+/// at this node in an earlier life of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReopenRequest {
+    /// The node that runs the process.
+    pub owner: NodeId,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The listeners, in their order.
+    pub listeners: Vec<ListenSpec>,
 }
 
 /// What a process is doing.

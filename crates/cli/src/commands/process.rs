@@ -93,9 +93,12 @@ fn state(process: &ProcessInfo) -> String {
 /// `ADDR:PORT`, with the names where there are several.
 fn listeners(listeners: &[ListenerInfo]) -> Vec<String> {
     let several = listeners.len() > 1;
-    let text = |listener: &ListenerInfo| match several {
-        true => format!("{}={}", listener.name, listener.address),
-        false => listener.address.clone(),
+    let text = |listener: &ListenerInfo| {
+        let closed = if listener.open { "" } else { " (closed)" };
+        match several {
+            true => format!("{}={}{closed}", listener.name, listener.address),
+            false => format!("{}{closed}", listener.address),
+        }
     };
     listeners.iter().map(text).collect()
 }
@@ -142,12 +145,14 @@ fn describe(process: &ProcessInfo) -> String {
     for listener in &process.listeners {
         let ListenerInfo {
             name,
-            anchor,
+            anchor_name,
             address,
+            ..
         } = listener;
+        let closed = if listener.open { "" } else { ", closed" };
         field(
             "listener",
-            format!("{name} at {address}, anchor {}", anchor.short()),
+            format!("{name} at {address} on node {anchor_name}{closed}"),
         );
     }
     text

@@ -227,13 +227,14 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
         answer: None,
         close: None,
     };
-    let result = connection.run().await;
+    let result = connection.run(owner).await;
     switch.remove_anchor(stream);
     result
 }
 
 impl Connection {
-    async fn run(mut self) -> io::Result<()> {
+    async fn run(mut self, owner: NodeId) -> io::Result<()> {
+        self.mind_the_dead(owner);
         loop {
             self.decide();
             let wants = self.exchange();
@@ -256,6 +257,9 @@ impl Connection {
                         self.anchors.learn(self.process, owner, epoch);
                     }
                     self.happened(event);
+                    if let gateway::Event::Located { owner, .. } = event {
+                        self.mind_the_dead(owner);
+                    }
                 }
                 () = due(deadline) => self.happened(gateway::Event::Timeout),
             }
@@ -265,6 +269,13 @@ impl Connection {
     fn happened(&mut self, event: gateway::Event) {
         let now = self.anchors.now();
         self.decisions.handle(now, event);
+    }
+
+    /// Who has died before this connection came does not die again.
+    fn mind_the_dead(&mut self, owner: NodeId) {
+        if self.end.switch.is_dead(owner) {
+            self.happened(gateway::Event::NodeDead(owner));
+        }
     }
 
     fn place_changed(&mut self, place: Where) {

@@ -4,6 +4,7 @@
 //! then clients wait in the kernel's queue. It closes when the process is stopped or gone.
 
 pub mod connection;
+pub mod reopen;
 
 use crate::node_loop::LoopHandle;
 use crate::switch::Switch;
@@ -113,6 +114,7 @@ impl Anchors {
             process,
             listeners: Vec::new(),
         };
+        let (name, incarnation) = self.switch.introduction();
         let mut infos = Vec::new();
         for spec in specs {
             let wrong = || OpenError::Address(spec.address.chars().take(80).collect());
@@ -128,11 +130,19 @@ impl Anchors {
             infos.push(ListenerInfo {
                 name: spec.name.clone(),
                 anchor: self.switch.me(),
+                anchor_name: name.to_owned(),
+                anchor_incarnation: incarnation,
+                open: true,
                 address: listener.local_addr().map_err(failed)?.to_string(),
             });
             opened.listeners.push(listener);
         }
         Ok((opened, infos))
+    }
+
+    /// Whether clients of the process are let in here, or were until it was stopped.
+    pub fn serves(&self, process: ProcessId) -> bool {
+        self.services().contains_key(&process)
     }
 
     /// The process takes no more connections; those that are open go on.

@@ -165,8 +165,7 @@ async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> D
 }
 
 fn info(core: &Core, managed: &Managed) -> Done {
-    let info = managed.info(core.me(), &core.node_name(core.me()));
-    Ok(json(StatusCode::OK, &info)?)
+    Ok(json(StatusCode::OK, &core.info(managed))?)
 }
 
 /// Waits for its end here.

@@ -224,9 +224,8 @@ pub async fn processes(State(context): State<Context>, Params(query): Params<Lis
 }
 
 fn listed_here(core: &Core) -> Vec<ProcessInfo> {
-    let (me, name) = (core.me(), core.node_name(core.me()));
     let all = core.processes.all();
-    all.iter().map(|managed| managed.info(me, &name)).collect()
+    all.iter().map(|managed| core.info(managed)).collect()
 }
 
 /// What the other nodes list.

@@ -22,19 +22,23 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use extract::{Named, Params};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::api::{MigrateRequest, Version};
+use wire::api::{MigrateRequest, ReopenRequest, Version};
+use wire::{NodeId, ProcessId};
 
 /// The longest body of a request that is not a module or a checkpoint, in bytes.
 const MAX_SMALL_BODY: usize = 64 << 10;
 /// How long `stop` waits for connections if not told otherwise.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long another node may take to open listeners again.
+const REOPENING: Duration = Duration::from_secs(5);
 
 /// Where requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,10 @@ pub fn router(core: Arc<Core>, origin: Origin) -> Router {
         .route("/v1/processes/{process}/logs", get(logs::logs))
         .route("/v1/processes/{process}/checkpoint", post(checkpoint))
         .route("/v1/processes/{process}/migrate", post(migrate))
-        .route("/v1/anchors/{process}", delete(close_anchors))
+        .route(
+            "/v1/anchors/{process}",
+            delete(close_anchors).put(open_anchors),
+        )
         .route("/v1/shutdown", post(shutdown))
         .layer(DefaultBodyLimit::max(MAX_SMALL_BODY));
     // Their handlers read the body themselves, to limits of their own.
@@ -181,6 +188,41 @@ async fn close_anchors(
     let process = process.parse().map_err(Refusal::bad_request)?;
     context.core.anchors.close_listeners(process);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Between nodes: the listeners that were open here are to be opened again.
+async fn open_anchors(
+    State(context): State<Context>,
+    Named(process): Named,
+    extract::Json(request): extract::Json<ReopenRequest>,
+) -> Result<StatusCode, Refusal> {
+    if !context.forwarded() {
+        return Err(Refusal::refused("only nodes open listeners again"));
+    }
+    let process = process.parse().map_err(Refusal::bad_request)?;
+    let opened = context.core.reopen_here(process, request).await;
+    opened.map_err(Refusal::conflict)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks another node to do so.
+pub async fn reopen_at(
+    core: &Core,
+    anchor: NodeId,
+    process: ProcessId,
+    request: &ReopenRequest,
+) -> Result<(), String> {
+    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let path = format!("/v1/anchors/{process}");
+    let none = HeaderMap::new();
+    let asked = async {
+        let answer =
+            forward::send(core, anchor, Method::PUT, &path, none, Body::from(body)).await?;
+        forward::relay(answer).await
+    };
+    let answered = tokio::time::timeout(REOPENING, asked).await;
+    let answered = answered.map_err(|_| "its node does not answer".to_owned())?;
+    answered.map(drop).map_err(|refusal| refusal.error.message)
 }
 
 /// A JSON answer.

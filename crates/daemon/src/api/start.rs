@@ -289,7 +289,7 @@ impl Start {
                         })?;
                     let managed = core.processes.get(id);
                     let managed = managed.ok_or_else(|| Refusal::internal("it went at once"))?;
-                    return Ok(managed.info(core.me(), &core.node_name(core.me())));
+                    return Ok(core.info(&managed));
                 }
                 Ok(reply) => {
                     core.processes.withdraw(id);
