@@ -3,8 +3,12 @@
 //! Senders append frames to one buffer, and the writer takes the whole buffer whenever the
 //! connection has room: under load many frames go in one write, and a lone frame goes at once.
 //! When more waits than the buffer should hold, streams take turns: a small answer does not wait
-//! behind somebody's long download. What waits is bounded by the windows of the streams; it is a
-//! second copy of what their ends keep anyway.
+//! behind somebody's long download.
+//!
+//! What waits is bounded. Clients' bytes by the windows of their streams: it is a second copy of what
+//! their ends keep anyway, and ends are as many as there may be connections. All other frames answer
+//! something, and a peer could make us answer without ever reading: when too many of them wait, the
+//! link is dropped.
 
 use super::transport::{self, Secured};
 use std::collections::hash_map::Entry;
@@ -15,13 +19,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use wire::StreamId;
-use wire::frame::StreamFrame;
+use wire::frame::{Body, StreamFrame};
 use wire::link::{FrameReader, MAX_STREAM, write_frame};
 
 /// Bytes written at once; beyond, streams take turns.
 const BATCH: usize = 128 << 10;
 /// Bytes read at once.
 const READ: usize = 64 << 10;
+
+/// Bytes of frames without clients' bytes that may wait. Many thousand streams have a few of these
+/// each, of some twenty bytes.
+const MAX_ANSWERS: usize = 16 << 20;
 
 /// A running streams link.
 #[derive(Debug)]
@@ -34,6 +42,8 @@ pub struct StreamsLink {
 struct Out {
     queue: Mutex<Queue>,
     filled: Notify,
+    /// Too much waits.
+    stuck: Notify,
 }
 
 /// What waits to be written.
@@ -43,35 +53,69 @@ struct Queue {
     batch: Vec<u8>,
     /// Streams whose frames did not fit any more, in the order of their turns, with the frames.
     turns: VecDeque<StreamId>,
-    beyond: HashMap<StreamId, VecDeque<Vec<u8>>>,
+    beyond: HashMap<StreamId, VecDeque<Waiting>>,
+    /// Bytes of answers in the next write, and beyond it.
+    answers_next: usize,
+    answers_beyond: usize,
+}
+
+/// A frame that did not fit.
+#[derive(Debug)]
+struct Waiting {
+    bytes: Vec<u8>,
+    is_answer: bool,
+}
+
+/// Whether a frame carries no bytes that a window counts.
+fn is_answer(frame: &StreamFrame) -> bool {
+    !matches!(&frame.body, Body::Data { bytes, .. } if !bytes.is_empty())
 }
 
 impl Queue {
-    fn push(&mut self, frame: &StreamFrame) {
+    /// Adds a frame; false if the peer lets too much wait.
+    #[must_use]
+    fn push(&mut self, frame: &StreamFrame) -> bool {
+        let is_answer = is_answer(frame);
+        if is_answer && self.answers_next + self.answers_beyond > MAX_ANSWERS {
+            return false;
+        }
         if self.turns.is_empty() && self.batch.len() < BATCH {
+            let before = self.batch.len();
             encode(frame, &mut self.batch);
-            return;
+            if is_answer {
+                self.answers_next += self.batch.len() - before;
+            }
+            return true;
         }
         let mut bytes = Vec::new();
         encode(frame, &mut bytes);
+        if is_answer {
+            self.answers_beyond += bytes.len();
+        }
         let frames = self.beyond.entry(frame.stream).or_default();
         if frames.is_empty() {
             self.turns.push_back(frame.stream);
         }
-        frames.push_back(bytes);
+        frames.push_back(Waiting { bytes, is_answer });
+        true
     }
 
     /// Swaps the next write with an empty buffer, and fills the one after.
     fn take(&mut self, batch: &mut Vec<u8>) {
         std::mem::swap(&mut self.batch, batch);
+        self.answers_next = 0;
         while self.batch.len() < BATCH
             && let Some(stream) = self.turns.pop_front()
         {
             let Entry::Occupied(mut frames) = self.beyond.entry(stream) else {
                 continue;
             };
-            if let Some(bytes) = frames.get_mut().pop_front() {
+            if let Some(Waiting { bytes, is_answer }) = frames.get_mut().pop_front() {
                 self.batch.extend_from_slice(&bytes);
+                if is_answer {
+                    self.answers_next += bytes.len();
+                    self.answers_beyond = self.answers_beyond.saturating_sub(bytes.len());
+                }
             }
             if frames.get().is_empty() {
                 frames.remove();
@@ -109,6 +153,9 @@ impl StreamsLink {
             let result = tokio::select! {
                 result = read(reader, arrived) => result,
                 result = write(writer, &source) => result,
+                () = source.stuck.notified() => {
+                    Err(io::Error::other("the other side does not read what it asks for"))
+                }
             };
             closed(transport::reason(result));
         });
@@ -122,8 +169,12 @@ impl StreamsLink {
     pub fn send(&self, frame: &StreamFrame) {
         let mut queue = self.out.queue();
         let first = queue.batch.is_empty();
-        queue.push(frame);
+        let room = queue.push(frame);
         drop(queue);
+        if !room {
+            // The connection ends, and what is lost with it is made good on the next.
+            self.out.stuck.notify_one();
+        }
         if first {
             self.out.filled.notify_one();
         }
@@ -171,7 +222,7 @@ async fn write(mut writer: tokio::io::WriteHalf<Secured>, out: &Out) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::frame::{Body, End};
+    use wire::frame::End;
     use wire::{Epoch, ProcessId};
 
     fn frame(stream: u64, bytes: usize) -> StreamFrame {
@@ -205,7 +256,7 @@ mod tests {
     fn frames_that_fit_go_in_one_write_in_their_order() {
         let mut queue = Queue::default();
         for stream in [3, 1, 2, 1] {
-            queue.push(&frame(stream, 100));
+            assert!(queue.push(&frame(stream, 100)));
         }
         assert_eq!(written(&mut queue), [3, 1, 2, 1]);
         assert!(written(&mut queue).is_empty());
@@ -215,9 +266,9 @@ mod tests {
     fn a_small_answer_does_not_wait_behind_a_long_download() {
         let mut queue = Queue::default();
         for _ in 0..40 {
-            queue.push(&frame(1, 60_000));
+            assert!(queue.push(&frame(1, 60_000)));
         }
-        queue.push(&frame(2, 100));
+        assert!(queue.push(&frame(2, 100)));
         let mut writes = 0;
         while !written(&mut queue).contains(&2) {
             writes += 1;
@@ -232,5 +283,38 @@ mod tests {
             }
         }
         assert!(rest >= 30);
+    }
+
+    #[test]
+    fn answers_that_nobody_reads_are_bounded_and_clients_bytes_do_not_count() {
+        let mut queue = Queue::default();
+        let ack = |stream| StreamFrame {
+            body: Body::Ack {
+                received: 1,
+                limit: 1,
+            },
+            ..frame(stream, 0)
+        };
+        let mut asked = 0..1 << 21;
+        let taken = asked.by_ref().take_while(|n| queue.push(&ack(n % 100)));
+        let taken = taken.count();
+        assert!(asked.next().is_some(), "{taken}");
+        let waits = queue.batch.len() + queue.answers_beyond;
+        assert!(waits <= MAX_ANSWERS + BATCH, "{waits}");
+        assert!(queue.push(&frame(7, 60_000)));
+        // Once they are read, there is room again.
+        let mut batch = Vec::new();
+        queue.take(&mut batch);
+        batch.clear();
+        queue.take(&mut batch);
+        assert!(queue.push(&ack(1)));
+        loop {
+            batch.clear();
+            queue.take(&mut batch);
+            if batch.is_empty() {
+                break;
+            }
+        }
+        assert_eq!((queue.answers_next, queue.answers_beyond), (0, 0));
     }
 }
