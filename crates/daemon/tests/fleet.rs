@@ -401,6 +401,9 @@ async fn a_node_that_is_gone_for_good_is_forgotten_until_it_joins_anew() {
     assert!(error.to_string().contains("--force"), "{error}");
     let forgotten = b.client.forget_node("cat", true).await.unwrap();
     assert_eq!((forgotten.id, forgotten.processes), (id, 1));
+    // Also after a crash.
+    let kept = std::fs::read_to_string(a.config.state_dir.join("fleet.json")).unwrap();
+    assert!(kept.contains("bee") && !kept.contains("cat"), "{kept}");
     let error = b.client.inspect("echo").await.unwrap_err();
     assert_eq!(error.code(), Some("unknown_process"));
     for node in [&a, &b] {

@@ -5,6 +5,7 @@ use super::resolve::records;
 use super::{Answer, Context, Refusal, RemoveQuery, forward, is_set, json};
 use crate::core::Core;
 use crate::fleet::FleetView;
+use crate::loader::{Unloadable, blocking};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -135,6 +136,13 @@ pub async fn forget(
     core.node
         .command(move |token| Event::ForgetNode { token, node })
         .await?;
+    let kept = core.clone();
+    // Or it would be a member again after a crash.
+    let written = blocking(move || {
+        let written = kept.write_fleet_now();
+        written.map_err(|error| Unloadable::Store(error.to_string()))
+    });
+    written.await.map_err(Refusal::internal)?;
     let member = fleet.members.get(&node);
     let member = member.ok_or_else(|| Refusal::internal("it was forgotten twice"))?;
     json(StatusCode::OK, &info(&fleet, member, owned, String::new()))
