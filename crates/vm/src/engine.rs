@@ -7,6 +7,10 @@
 //! per frame as in the run module. So what thaws runs in an engine of its own, with 64 times the
 //! stack ([`THAW_STACK_BYTES`]); that is address space, not memory, until it is used. Every thaw is
 //! tried out before it counts, so a stack that still does not fit is an error, never a loss.
+//!
+//! So a thawed program can call itself deeper than a plain run could. The room for frames is that
+//! of a plain run's stack: a freeze of a stack that only a thawed program can have may find none,
+//! and ends the program as an overflow does.
 
 use crate::cache::Cache;
 use crate::kernel::{Context, Interface};

@@ -259,6 +259,11 @@ impl Machine {
         self.set_sp(frames.len())
     }
 
+    /// Whether its stack is being frozen, or was the last time it ran.
+    pub(crate) fn freezing(&mut self) -> bool {
+        self.frozen.get(&mut self.store).i32() != Some(0)
+    }
+
     /// Says how much of the frames memory is a frozen stack.
     pub(crate) fn set_sp(&mut self, sp: usize) -> wasmtime::Result<()> {
         let sp = u32::try_from(sp).map_err(|_| error("the frozen stack is too large"))?;
@@ -292,7 +297,7 @@ impl Machine {
         self.frozen.set(&mut self.store, Val::I32(0))?;
         let function = function.typed::<(), ()>(&self.store)?;
         function.call_async(&mut self.store, ()).await?;
-        Ok(self.frozen.get(&mut self.store).i32() != Some(0))
+        Ok(self.freezing())
     }
 }
 

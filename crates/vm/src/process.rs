@@ -48,6 +48,16 @@ pub struct Trap {
     pub backtrace: String,
 }
 
+/// What the engine says when the native stack is full.
+const OVERFLOW: &str = "wasm trap: call stack exhausted";
+
+impl Trap {
+    /// Whether the program called itself too deep.
+    pub fn overflow(&self) -> bool {
+        self.reason == OVERFLOW
+    }
+}
+
 impl std::fmt::Display for Trap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.reason)
@@ -225,7 +235,16 @@ impl Process {
             Err(error) => match error.downcast_ref::<ExitStatus>() {
                 Some(ExitStatus(status)) => self.end(Outcome::Exited(*status)),
                 None if error.is::<Killed>() => self.end(Outcome::Killed),
-                None => self.end(Outcome::Trapped(trap(&error))),
+                None => {
+                    let mut trap = trap(&error);
+                    // Only pushing frames can trap while the stack is being frozen. There is room
+                    // for all that the run module's stack can hold; a thawed program has a larger
+                    // one, and has gone deeper than it could have without being frozen.
+                    if self.machine.as_mut().is_some_and(Machine::freezing) {
+                        trap.reason = OVERFLOW.to_owned();
+                    }
+                    self.end(Outcome::Trapped(trap))
+                }
             },
         }
     }

@@ -23,6 +23,7 @@ use crate::process::{Outcome, Process, SnapshotError};
 use crate::snapshot::ThawError;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -112,6 +113,8 @@ pub struct Report {
     pub polls: u32,
     /// Host calls that may freeze; only of a plain run.
     pub host_calls: u64,
+    /// How often it went on in an instance of each of the images, in their order.
+    pub thaws: Vec<u64>,
     /// Bytes of the largest snapshot.
     pub largest_snapshot: usize,
 }
@@ -123,6 +126,18 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// The program shut its writing side down or closed.
     pub ended: bool,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Outcome(Outcome::Exited(code)) => write!(f, "exit code {code}"),
+            End::Outcome(Outcome::Trapped(trap)) => write!(f, "the trap `{trap}`"),
+            End::Outcome(Outcome::Killed) => f.write_str("a kill"),
+            End::Outcome(Outcome::Frozen) => f.write_str("a freeze"),
+            End::Stalled => f.write_str("a wait for what will not happen"),
+        }
+    }
 }
 
 impl End {
@@ -139,8 +154,20 @@ impl End {
 }
 
 impl Report {
+    /// Whether the program overflowed its stack.
+    pub fn overflowed(&self) -> bool {
+        matches!(&self.end, End::Outcome(Outcome::Trapped(trap)) if trap.overflow())
+    }
+
     /// What is different between two runs of the same program in the same world, if anything is.
+    ///
+    /// How deep a program can call itself depends on the engine and on whether it was thawed,
+    /// which gives it more room. So where one run overflowed its stack, the
+    /// two are equal if they did the same until the first of them ended.
     pub fn difference(&self, other: &Report) -> Option<String> {
+        if self.overflowed() || other.overflowed() {
+            return self.difference_until_overflow(other);
+        }
         let bytes = |what: &str, a: &[u8], b: &[u8]| {
             let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
             format!(
@@ -150,7 +177,7 @@ impl Report {
             )
         };
         if !self.end.like(&other.end) {
-            return Some(format!("it ended with {:?} and {:?}", self.end, other.end));
+            return Some(format!("it ended with {} and {}", self.end, other.end));
         }
         if self.output != other.output {
             return Some(bytes("standard output", &self.output, &other.output));
@@ -178,6 +205,25 @@ impl Report {
             return Some(format!("the clock stands at {a} and {b} ns"));
         }
         None
+    }
+
+    fn difference_until_overflow(&self, other: &Report) -> Option<String> {
+        let begins = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
+        if !begins(&self.output, &other.output) {
+            return Some("standard output differs before the stack overflows".to_owned());
+        }
+        if !begins(&self.errors, &other.errors) {
+            return Some("standard error differs before the stack overflows".to_owned());
+        }
+        let nothing = Answer::default();
+        let different = self.answers.iter().find(|(client, answer)| {
+            let theirs = other.answers.get(client).unwrap_or(&nothing);
+            !begins(&answer.bytes, &theirs.bytes)
+        });
+        let (client, _) = different?;
+        Some(format!(
+            "the answer to client {client} differs before the stack overflows"
+        ))
     }
 }
 
@@ -229,6 +275,7 @@ impl<'a> Run<'a> {
     fn go(mut self, places: Option<(Places, &Report)>) -> Result<Report, TortureError> {
         let mut dice = Dice::new(places.map_or(0, |(places, _)| places.seed));
         let (mut freezes, mut freezes_in_calls, mut largest_snapshot) = (0, 0, 0);
+        let mut thaws = vec![0; self.images.len()];
         let end = loop {
             let armed = match places {
                 Some((places, like)) if freezes < places.freezes.saturating_mul(MOST_FREEZES) => {
@@ -246,8 +293,9 @@ impl<'a> Run<'a> {
             }
             freezes += 1;
             freezes_in_calls += u64::from(self.process.host_calls_left() == 0);
-            let image = &self.images[dice.below(self.images.len() as u64) as usize];
-            let bytes = self.hop(image, freezes)?;
+            let next = dice.below(self.images.len() as u64) as usize;
+            let bytes = self.hop(&self.images[next], freezes)?;
+            thaws[next] += 1;
             largest_snapshot = largest_snapshot.max(bytes);
         };
         let (output, errors) = self.world.written();
@@ -260,6 +308,7 @@ impl<'a> Run<'a> {
             clock_ns: self.world.clock_ns(),
             freezes,
             freezes_in_calls,
+            thaws,
             polls: self.process.polls_left().wrapping_neg(),
             host_calls: u64::MAX - self.process.host_calls_left(),
             largest_snapshot,
