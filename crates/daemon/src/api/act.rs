@@ -3,7 +3,7 @@
 //! The process may move while a request about it is served. Whoever serves it then says so, and
 //! the node that was asked looks again.
 
-use super::resolve::{Found, resolve};
+use super::resolve::{Found, records, resolve};
 use super::{Answer, Context, Refusal, error, fleet, forward, json, start};
 use crate::core::Core;
 use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
@@ -24,6 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const FREEZING: Duration = Duration::from_secs(30);
 /// How long a killed process may take to end: it may be sealed, with a decision to wait for.
 const ENDING: Duration = Duration::from_secs(20);
+
+/// How long the name of a process that is removed may take to become free.
+const RELEASING: Duration = Duration::from_secs(5);
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +207,14 @@ async fn remove(core: &Arc<Core>, managed: &Arc<Managed>, force: bool) -> Done {
         kill(managed, end).await?;
     }
     core.processes.forget(managed.id);
+    // Its record goes when its clients have the last that it wrote; and its name is free only then.
+    let released = async {
+        while matches!(records(core).await, Ok(all) if all.iter().any(|r| r.process == managed.id))
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = tokio::time::timeout(RELEASING, released).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
