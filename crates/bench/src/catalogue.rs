@@ -73,25 +73,30 @@ fn printed(
 /// Returns the exit code: 0 if there are figures, whether they keep their bars or not; 1 if it
 /// failed, or the figures could not be written; 2 if there is no such bench.
 pub fn run(name: Option<&str>, options: Options) -> u8 {
+    let note = |text: String| {
+        // If standard error is closed or full, there is no one left to tell.
+        let _ = writeln!(io::stderr(), "{text}");
+    };
     let text = match name {
+        None if options.json => list_json(),
         None => list(),
         Some(name) => {
             let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
-                eprintln!(
-                    "limosa bench: there is no bench {name:?}; there are:\n{}",
-                    list()
-                );
+                note(format!(
+                    "limosa: there is no bench {name:?}; there are:\n{}",
+                    list().trim_end()
+                ));
                 return 2;
             };
             match (bench.measure)(options) {
                 Ok(printed) => {
                     for skipped in &printed.skipped {
-                        eprintln!("{} was skipped: {}", skipped.name, skipped.reason);
+                        note(format!("{} was skipped: {}", skipped.name, skipped.reason));
                     }
                     printed.out
                 }
                 Err(error) => {
-                    eprintln!("limosa bench {name}: {error}");
+                    note(format!("limosa: bench {name}: {error}"));
                     return 1;
                 }
             }
@@ -102,7 +107,7 @@ pub fn run(name: Option<&str>, options: Options) -> u8 {
         // The reader had enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("limosa bench: cannot write the figures: {error}");
+            note(format!("limosa: cannot write the figures: {error}"));
             1
         }
     }
@@ -113,6 +118,13 @@ fn list() -> String {
         .iter()
         .map(|bench| format!("{:<10} {}\n", bench.name, bench.about));
     lines.collect()
+}
+
+fn list_json() -> String {
+    let benches = BENCHES.iter();
+    let benches =
+        benches.map(|bench| serde_json::json!({"name": bench.name, "about": bench.about}));
+    serde_json::Value::from_iter(benches).to_string() + "\n"
 }
 
 #[cfg(test)]
