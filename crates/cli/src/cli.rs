@@ -26,8 +26,9 @@ Exit codes:
   2    the command line was wrong
   3    a process, node or file that was named is not there
   4    no daemon answers
-  125  limosa itself failed before the program ran
+  125  limosa itself failed before the program ran; of run alone
   126  the program cannot be run: not WebAssembly, or in need of what limosa does not have
+  130  interrupted
   134  the program trapped
 
 A process is named by its name, its id, or the first digits of its id; a node likewise.";
@@ -42,14 +43,9 @@ A process is named by its name, its id, or the first digits of its id; a node li
     propagate_version = false
 )]
 pub struct Cli {
-    /// Where the node keeps its state [default: $XDG_STATE_HOME/limosa or ~/.local/state/limosa]
-    #[arg(
-        long,
-        global = true,
-        env = "LIMOSA_STATE",
-        hide_env_values = true,
-        value_name = "DIR"
-    )]
+    /// Where the node keeps its state [default: $LIMOSA_STATE, $XDG_STATE_HOME/limosa or
+    /// ~/.local/state/limosa]
+    #[arg(long, global = true, value_name = "DIR")]
     #[arg(help_heading = "Options of every command")]
     pub state: Option<PathBuf>,
 

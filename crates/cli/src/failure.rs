@@ -15,7 +15,7 @@ pub mod code {
     pub const NOT_FOUND: u8 = 3;
     /// No daemon answers.
     pub const NO_DAEMON: u8 = 4;
-    /// Limosa itself failed before the program ran.
+    /// Limosa itself failed before the program ran; of `run` alone.
     pub const NOT_STARTED: u8 = 125;
     /// The program cannot be run.
     pub const NOT_RUNNABLE: u8 = 126;
@@ -46,6 +46,14 @@ impl Failure {
         }
     }
 
+    /// With another exit code, if it has no better one than that the operation failed.
+    pub fn or_code(self, code: u8) -> Failure {
+        match self.code {
+            code::FAILED => Failure { code, ..self },
+            _ => self,
+        }
+    }
+
     /// Everything was said already.
     pub fn quiet(code: u8) -> Failure {
         Failure {
@@ -62,6 +70,9 @@ impl Failure {
                 let message = format!("cannot {what} `{path}`: it does not exist");
                 Failure::with_code(code::NOT_FOUND, message)
             }
+            io::ErrorKind::IsADirectory => {
+                Failure::new(format!("cannot {what} `{path}`: it is a directory"))
+            }
             _ => Failure::new(format!("cannot {what} `{path}`: {error}")),
         }
     }
@@ -69,8 +80,7 @@ impl Failure {
     /// Prints the message and returns the exit code.
     pub fn report(&self) -> u8 {
         if let Some(message) = &self.message {
-            // Standard error may be closed; there is no one left to tell.
-            let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("limosa: {message}\n"));
+            crate::output::note(&format!("limosa: {message}"));
         }
         self.code
     }

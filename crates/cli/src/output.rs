@@ -28,9 +28,14 @@ pub fn line(text: &str) -> Result<(), Failure> {
 /// Says on standard error that something is missing in what is printed.
 pub fn incomplete(missing: &Option<String>) {
     if let Some(missing) = missing {
-        // Standard error may be closed; there is no one left to tell.
-        let _ = writeln!(io::stderr(), "limosa: this list is incomplete: {missing}");
+        note(&format!("limosa: this list is incomplete: {missing}"));
     }
+}
+
+/// Says something beside the result, on standard error. If that is closed or full, there is no one
+/// left to tell.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints columns under headings, as docker does.

@@ -1,7 +1,9 @@
 //! Reads a directory of this machine for `--dir SRC:DST`: the copy becomes part of the process.
 
 use crate::failure::{Failure, code};
-use std::fs;
+use daemon::MAX_FILES_BYTES;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use wire::api::FileSpec;
 
@@ -12,6 +14,8 @@ pub struct Tree {
     pub files: Vec<FileSpec>,
     /// The content of each of `files`, empty for what is no regular file.
     pub contents: Vec<Vec<u8>>,
+    /// Bytes of all contents.
+    bytes: u64,
 }
 
 /// `SRC:DST` of the command line.
@@ -117,7 +121,22 @@ impl Tree {
     }
 
     fn file(&mut self, source: &Path, path: String) -> Result<(), Failure> {
-        let content = fs::read(source).map_err(|error| Failure::file("read", source, &error))?;
+        let room = MAX_FILES_BYTES.saturating_sub(self.bytes);
+        let mut content = Vec::new();
+        // One more, to see that there is more.
+        File::open(source)
+            .and_then(|file| file.take(room + 1).read_to_end(&mut content))
+            .map_err(|error| Failure::file("read", source, &error))?;
+        let length = content.len() as u64;
+        if length > room {
+            return Err(Failure::new(format!(
+                "with `{}` the files given by --dir have more than {} MiB, the most that a process \
+                 can be given; leave some out",
+                source.display(),
+                MAX_FILES_BYTES >> 20
+            )));
+        }
+        self.bytes += length;
         self.add(path, false, None, content);
         Ok(())
     }
@@ -201,6 +220,23 @@ mod tests {
         assert_eq!(tree.files[2].length, 5);
         assert_eq!(tree.files[6].link.as_deref(), Some("../a.txt"));
         assert!(tree.files[5].directory && !tree.files[4].directory);
+    }
+
+    #[test]
+    fn more_than_a_process_can_be_given_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large");
+        // With a hole: it takes no room on the disk.
+        let file = File::create(&path).unwrap();
+        file.set_len(64 << 10).unwrap();
+        let mount = mount(&format!("{}:/x", path.display())).unwrap();
+        let mut tree = Tree {
+            bytes: MAX_FILES_BYTES - (64 << 10),
+            ..Tree::default()
+        };
+        tree.file(&mount.source, "/a".to_owned()).unwrap();
+        let failure = format!("{:?}", tree.file(&mount.source, "/b".to_owned()));
+        assert!(failure.contains("1024 MiB"), "{failure}");
     }
 
     #[test]

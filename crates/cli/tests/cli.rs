@@ -34,10 +34,88 @@ fn wrong_flags_are_usage_errors_with_a_suggestion() {
     run(["migrate", "x"]).fails(2, &["--to"]);
     run(["run", "x.wasm", "--listen", "http"]).fails(2, &["8080"]);
     run(["run", "x.wasm", "--dir", "src"]).fails(2, &["SRC:DST"]);
-    run(["run", "x.wasm", "--on", "two"]).fails(2, &["--detach"]);
+    run(["run", "x.wasm", "--listen", "foo"]).fails(2, &["8080"]);
+    run(["run", "x.wasm", "--env", "NOT_SET_ANYWHERE"]).fails(2, &["NOT_SET_ANYWHERE", "K=V"]);
+    run(["run", "x.wasm", "-e", "=x"]).fails(2, &["K=V"]);
+    run(["run", "x.wasm", "--name", "a b"]).fails(2, &["--name", "letters"]);
+    run(["run", "x.wasm", "--on", ""]).fails(2, &["--on", "id"]);
     run(["run", "-d", "x.wasm", "--torture", "1"]).fails(2, &["--torture"]);
+    run(["run", "-d", "x.wasm", "--rm"]).fails(2, &["--rm"]);
+    run(["run", "x.wasm", "--backend", "pulley"]).fails(2, &["--torture"]);
+    run(["run", "x.wasm", "--torture", "1", "--backend", "x86"]).fails(2, &["pulley"]);
+    run(["restore", "x", "--name", "/"]).fails(2, &["--name", "letters"]);
+    run(["restore", "x", "--listen", "web=80"]).fails(2, &["--listen", "keep their names"]);
+    run(["inspect", ""]).fails(2, &["first digits"]);
+    run(["rm"]).fails(2, &["PROCESSES"]);
     run(["bench", "speed"]).fails(2, &["speed"]);
     run([]).fails(2, &["Usage", "demo"]);
+}
+
+#[test]
+fn a_node_is_not_started_from_a_wrong_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let wrong = |args: &[&str], words: &[&str]| {
+        let mut command = limosa();
+        command.env("LIMOSA_STATE", &state).args(args);
+        Done::from(command.output().unwrap()).fails(2, words);
+        assert!(!state.exists(), "{args:?}");
+    };
+    wrong(&["up", "--listen-link", "foo"], &["192.0.2.7:7420"]);
+    wrong(&["up", "--listen-link", "7421"], &["127.0.0.1:7421"]);
+    wrong(&["up", "--name", "a b"], &["--name", "letters"]);
+    for ticket in ["nonsense", "limosa-", "limosa-aaaaaaaa"] {
+        wrong(&["join", "-d", ticket], &["limosa: ", "ticket"]);
+    }
+}
+
+#[test]
+fn the_usage_names_what_is_missing_and_no_more() {
+    let mut command = limosa();
+    command.env("LIMOSA_STATE", "/nonexistent").arg("migrate");
+    let done = Done::from(command.output().unwrap());
+    done.fails(2, &["Usage: limosa migrate --to <NODE> <PROCESS>\n"]);
+}
+
+#[test]
+fn a_state_directory_with_too_long_a_path_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("d".repeat(110));
+    let words = ["limosa: ", "limosa.sock", "107", "--state DIR"];
+    for command in [&["up"][..], &["up", "-d"], &["ps"], &["run", "-d"]] {
+        let program = command[0] == "run";
+        let mut limosa = limosa();
+        limosa.env("LIMOSA_STATE", &state).args(command);
+        limosa.args(program.then(|| guest("hello")));
+        Done::from(limosa.output().unwrap()).fails(2, &words);
+        assert!(!state.exists());
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_and_said() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["completion", "bash"],
+        &["bench"],
+    ] {
+        let mut command = limosa();
+        let done = command.args(args).stdout(full()).stderr(Stdio::piped());
+        let done = Done::from(done.spawn().unwrap().wait_with_output().unwrap());
+        done.fails(1, &["limosa: cannot write", "No space left"]);
+    }
+    // Where there is nobody to tell, the exit code is still right.
+    let mut command = limosa();
+    let quiet = command.args(["run", "/nonexistent"]).stderr(full());
+    assert_eq!(quiet.status().unwrap().code(), Some(3));
+    let mut command = limosa();
+    let quiet = command
+        .arg("run")
+        .args(["--torture", "1"])
+        .arg(guest("hello"));
+    assert_eq!(quiet.stderr(full()).status().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -70,7 +148,10 @@ fn completions_generate_for_every_shell() {
 #[test]
 fn what_is_no_program_is_refused_with_what_to_do() {
     run(["run", "/nonexistent/x.wasm"]).fails(3, &["limosa: ", "/nonexistent/x.wasm"]);
-    run(["run", "/tmp"]).fails(1, &["/tmp"]);
+    run(["run", "/tmp"]).fails(126, &["/tmp", "directory"]);
+    // A device without end is not read to its end.
+    run(["run", "/dev/zero"]).fails(126, &["not a WebAssembly module"]);
+    run(["demo", "--guest", "/tmp"]).fails(126, &["/tmp", "directory"]);
     run_bytes(b"#!/bin/sh\n").fails(126, &["limosa: ", "not a WebAssembly module"]);
     run_bytes(b"").fails(126, &["not a WebAssembly module"]);
     run_bytes(b"\0asm\x0d\0\x01\0").fails(126, &["component"]);
@@ -95,17 +176,7 @@ fn an_unsupported_feature_is_named_with_its_function() {
 fn a_foreground_program_has_the_terminals_streams_and_its_exit_code() {
     let mut command = limosa();
     command.arg("run").arg(guest("hello")).env("SEEN", "here");
-    command.args([
-        "-e",
-        "A=1",
-        "--env",
-        "SEEN",
-        "-e",
-        "NOT_SET_ANYWHERE",
-        "--",
-        "one",
-        "--json",
-    ]);
+    command.args(["-e", "A=1", "--env", "SEEN", "--", "one", "--json"]);
     let done = run_with_input(&mut command, b"first\nsecond");
     let expected = "hello\nargument 1: one\nargument 2: --json\nenvironment: A=1\n\
                     environment: SEEN=here\nline 1: first\nline 2: second\nend of input\n";
@@ -203,7 +274,7 @@ fn a_port_in_use_is_said() {
         .args(["run", "-d"])
         .arg(guest("echo"))
         .args(["--listen", &address]);
-    Done::from(command.output().unwrap()).fails(1, &[&address, "in use"]);
+    Done::from(command.output().unwrap()).fails(125, &[&address, "in use"]);
     assert_eq!(
         node.run(["ps", "-aq"]).succeeds(),
         "",
@@ -349,29 +420,13 @@ fn unknown_things_are_named() {
     command
         .args(["run", "-d", "--name", "ticker"])
         .arg(guest("hello"));
-    Done::from(command.output().unwrap()).fails(1, &["ticker"]);
+    Done::from(command.output().unwrap()).fails(125, &["ticker"]);
     let mut command = node.limosa();
     command
         .args(["run", "-d", "--on", "nowhere"])
         .arg(guest("hello"));
     Done::from(command.output().unwrap()).fails(3, &["nowhere"]);
-    let directory = tempfile::tempdir().unwrap();
-    let broken = directory.path().join("broken.snap");
-    fs::write(&broken, b"not a checkpoint").unwrap();
-    node.run(["restore", broken.to_str().unwrap()])
-        .fails(1, &["limosa: "]);
     assert_eq!(node.run(["rm", "-f", &id]).succeeds(), id);
-}
-
-#[test]
-fn a_ticket_that_is_none_is_refused_before_anything_starts() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path().join("state");
-    let state = state.to_str().unwrap();
-    for ticket in ["nonsense", "limosa-", "limosa-aaaaaaaa"] {
-        run(["--state", state, "join", "-d", ticket]).fails(1, &["limosa: ", "ticket"]);
-    }
-    assert!(!directory.path().join("state").exists());
 }
 
 #[test]
@@ -529,12 +584,39 @@ fn a_checkpoint_is_whole_or_not_there_and_restores_to_a_process() {
         (again["id"].as_str(), again["name"].as_str()),
         (Some(&id[..]), Some("ticker"))
     );
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
-    node.run(["restore", file, "--name", "third"])
-        .fails(1, &["limosa: "]);
+    node.run(["checkpoint", "ticker", "-o", "/dev/full"])
+        .fails(1, &["/dev/full", "No space left"]);
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused_with_what_is_wrong() {
+    let node = Node::start("alone", None);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.snap");
+    let file = path.to_str().unwrap();
+    node.start_guest("hello", &["--name", "ticker", "--", "tick", "0", "5"]);
+    node.run(["checkpoint", "ticker", "-o", file]).succeeds();
+    let good = fs::read(&path).unwrap();
+    let refused = |bytes: &[u8], words: &[&str]| {
+        fs::write(&path, bytes).unwrap();
+        node.run(["restore", file]).fails(1, words);
+    };
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] ^= byte;
+        bytes
+    };
+    refused(b"", &["limosa: ", "not a Limosa checkpoint"]);
+    refused(b"not a checkpoint", &["not a Limosa checkpoint"]);
+    refused(&good[..good.len() / 2], &["truncated"]);
+    refused(&with(good.len() / 2, 1), &["altered"]);
+    refused(&with(9, 1), &["version 257", "later"]);
+    refused(&[&good[..], b"x"].concat(), &["1 bytes follow"]);
+    node.run(["restore", "/dev/zero"])
+        .fails(1, &["not a Limosa checkpoint"]);
+    node.run(["restore", "/tmp"])
+        .fails(1, &["/tmp", "directory"]);
+    assert_eq!(node.run(["ps", "-aq"]).succeeds().lines().count(), 1);
 }
 
 #[test]

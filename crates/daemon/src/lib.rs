@@ -28,4 +28,6 @@ pub mod store;
 pub mod switch;
 pub mod torture;
 
+pub use api::{MAX_CHECKPOINT_BYTES, MAX_FILES_BYTES};
 pub use run::{DEFAULT_LISTEN, NodeConfig, Progress, Ready, RunError, run_node, socket_path};
+pub use store::images::MAX_IMAGE_BYTES;

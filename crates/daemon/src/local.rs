@@ -22,10 +22,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use vm::{Backend, Engine, EngineError, FilesError, LoadError};
+use vm::{Backend, Engine, EngineError, FilesError};
 use wire::api::{ListenerInfo, RunSpec};
 use wire::control::Member;
 use wire::{Epoch, MoveId, ProcessId};
+
+pub use vm::LoadError;
 
 /// How long an interrupted program may take to end: it may be stuck in a write to the terminal.
 const ENDING: Duration = Duration::from_secs(2);

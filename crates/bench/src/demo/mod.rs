@@ -52,6 +52,8 @@ const NODES: [&str; 3] = ["one", "two", "three"];
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A probe that is unanswered within this time after a move was reported counts as its doing too.
 const AFTERMATH: Duration = Duration::from_millis(50);
+/// How long the end of a program may be on its way.
+const TELLING: Duration = Duration::from_millis(500);
 /// The paced load and the probes together make this share of the capacity.
 const SHARE: f64 = 0.45;
 /// More requests a second than this say nothing new.
@@ -71,9 +73,18 @@ pub struct Options {
     /// Clients beside the prober.
     pub clients: u32,
     /// Another program than the accounts server.
-    pub guest: Option<PathBuf>,
+    pub guest: Option<Guest>,
     /// Where to write the plot.
     pub svg: Option<PathBuf>,
+}
+
+/// A program to move.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The module.
+    pub module: Vec<u8>,
 }
 
 /// A run and its plot.
@@ -89,14 +100,6 @@ pub struct Outcome {
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The program to move.
-    #[error("cannot read `{path}`: {source}")]
-    Guest {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The nodes.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -114,7 +117,10 @@ pub enum DemoError {
     )]
     NoListener,
     /// The program ended.
-    #[error("the program ended before it was moved: {0}")]
+    #[error(
+        "the program ended by itself ({0}) before it was moved; the demo moves servers, which take \
+         connections from descriptor 3 on as long as they run"
+    )]
     Ended(String),
     /// How to talk to it is not known.
     #[error(transparent)]
@@ -265,7 +271,7 @@ async fn play(options: &Options) -> Result<Outcome, DemoError> {
         failed_moves: tour.failed,
         guest: match &options.guest {
             None => "accounts server".to_owned(),
-            Some(path) => path.display().to_string(),
+            Some(guest) => guest.path.display().to_string(),
         },
         protocol: stage.protocol.name(),
         clients: options.clients,
@@ -329,11 +335,8 @@ impl Outcome {
 /// Starts the nodes and the program, and finds out how to speak to it.
 async fn set_up(options: &Options, narrator: &Narrator) -> Result<Stage, DemoError> {
     let module = match &options.guest {
-        None => ACCOUNTS.to_vec(),
-        Some(path) => std::fs::read(path).map_err(|source| DemoError::Guest {
-            path: path.display().to_string(),
-            source,
-        })?,
+        None => ACCOUNTS,
+        Some(guest) => &guest.module,
     };
     narrator.say("starting three nodes on this machine");
     let program = options.program.clone();
@@ -345,7 +348,7 @@ async fn set_up(options: &Options, narrator: &Narrator) -> Result<Stage, DemoErr
     narrator.say("compiling the program and starting it on node `one`");
     let (name, program) = match &options.guest {
         None => ("accounts".to_owned(), "accounts.wasm".to_owned()),
-        Some(path) => {
+        Some(Guest { path, .. }) => {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             (stem.into_owned(), path.display().to_string())
         }
@@ -359,7 +362,7 @@ async fn set_up(options: &Options, narrator: &Narrator) -> Result<Stage, DemoErr
         ..RunSpec::default()
     };
     let refused = |what| move |source| DemoError::Node { what, source };
-    let process = client.run(&spec, &[], &module).await;
+    let process = client.run(&spec, &[], module).await;
     let process = process.map_err(refused("node `one` cannot run the program"))?;
     let address = process.listeners.first();
     let address = address.and_then(|listener| listener.address.parse().ok());
@@ -368,7 +371,7 @@ async fn set_up(options: &Options, narrator: &Narrator) -> Result<Stage, DemoErr
         None => Protocol::Accounts,
         Some(_) => {
             narrator.say("asking it what it speaks");
-            let protocol = detect::detect(address).await?;
+            let protocol = ask(&client, &process, address).await?;
             narrator.note(&format!("it speaks {}", protocol.name()));
             protocol
         }
@@ -380,6 +383,40 @@ async fn set_up(options: &Options, narrator: &Narrator) -> Result<Stage, DemoErr
         client,
         fleet,
     })
+}
+
+/// Finds out what a program speaks, unless it ends instead.
+async fn ask(
+    client: &Client,
+    process: &ProcessInfo,
+    address: SocketAddr,
+) -> Result<Protocol, DemoError> {
+    let id = process.id.to_string();
+    let mut end = std::pin::pin!(ended(client, &id));
+    let unknown = tokio::select! {
+        end = &mut end => return Err(DemoError::Ended(end)),
+        found = detect::detect(address) => match found {
+            Ok(protocol) => return Ok(protocol),
+            Err(unknown) => unknown,
+        },
+    };
+    // The connections of a program that ends may break before its end is told.
+    match tokio::time::timeout(TELLING, end).await {
+        Ok(end) => Err(DemoError::Ended(end)),
+        Err(_) => Err(unknown.into()),
+    }
+}
+
+/// Waits for the end of a process, and says what came of it.
+async fn ended(client: &Client, id: &str) -> String {
+    match client.wait(id).await {
+        Ok(ProcessInfo {
+            reason: Some(reason),
+            ..
+        }) => reason,
+        Ok(info) => format!("exit code {}", info.exit_code.unwrap_or_default()),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Requests a second with one outstanding per client.

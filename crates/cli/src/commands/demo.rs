@@ -2,8 +2,8 @@
 
 use super::{Context, workers};
 use crate::failure::{Failure, code};
-use crate::output;
-use bench::demo::{DemoError, Options, Screen};
+use crate::{input, output};
+use bench::demo::{DemoError, Guest, Options, Screen};
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,12 +47,18 @@ impl Demo {
     pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::new(format!("cannot find this program's file: {error}")))?;
+        let guest = self.guest.as_deref().map(|path| {
+            Ok::<_, Failure>(Guest {
+                path: path.to_owned(),
+                module: input::module(path)?,
+            })
+        });
         let options = Options {
             program,
             quick: self.quick,
             moves: self.moves,
             clients: self.clients,
-            guest: self.guest,
+            guest: guest.transpose()?,
             svg: Some(self.svg).filter(|path| path.as_os_str() != "none"),
         };
         // The runtime is dropped, and with it all that a failed run may have left, before the end.
@@ -82,9 +88,6 @@ impl Demo {
 fn exit_code(error: &DemoError) -> u8 {
     match error {
         DemoError::Interrupted => 130,
-        DemoError::Guest { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            code::NOT_FOUND
-        }
         DemoError::Node { source, .. } => match source.code() {
             Some("not_wasm" | "unsupported") => code::NOT_RUNNABLE,
             _ => code::FAILED,

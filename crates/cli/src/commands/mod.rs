@@ -1,5 +1,6 @@
 //! The commands, one file per group.
 
+pub mod attach;
 pub mod background;
 pub mod bench;
 pub mod completion;
@@ -17,6 +18,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The longest path of a Unix socket, in bytes: `sun_path` less the zero at its end.
+const LONGEST_SOCKET_PATH: usize = 107;
+
 /// What all commands share.
 pub struct Context {
     state: Option<PathBuf>,
@@ -27,8 +31,27 @@ pub struct Context {
 impl Context {
     /// The state directory of this machine's node.
     pub fn state(&self) -> Result<PathBuf, Failure> {
-        if let Some(state) = &self.state {
-            return Ok(state.clone());
+        let state = self.choose_state()?;
+        // The system's limit for sockets, which nobody would guess from what it says.
+        let socket = daemon::socket_path(&state);
+        let length = socket.as_os_str().len();
+        if length > LONGEST_SOCKET_PATH {
+            return Err(Failure::with_code(
+                code::USAGE,
+                format!(
+                    "the path of the node's socket, `{}`, has {length} bytes, and the system allows \
+                     {LONGEST_SOCKET_PATH}; choose a shorter directory with --state DIR",
+                    socket.display()
+                ),
+            ));
+        }
+        Ok(state)
+    }
+
+    fn choose_state(&self) -> Result<PathBuf, Failure> {
+        let set = || std::env::var_os("LIMOSA_STATE").filter(|value| !value.is_empty());
+        if let Some(state) = self.state.clone().or_else(|| set().map(PathBuf::from)) {
+            return Ok(state);
         }
         let absolute = |name| {
             std::env::var_os(name)

@@ -1,10 +1,11 @@
 //! Nodes: `up join down nodes ticket`.
 
 use super::{Context, background, workers};
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use crate::output;
 use crate::progress::during;
 use crate::signals::asked_to_end;
+use crate::values;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -71,11 +72,11 @@ struct NodeArgs {
     #[arg(short = 'd', long)]
     detach: bool,
     /// A name for people [default: the machine's name]
-    #[arg(long)]
+    #[arg(long, value_parser = values::name)]
     name: Option<String>,
     /// Where other nodes reach this one; port 0 takes any free one [default: 127.0.0.1:7420, or any
     /// free port where a node of this machine has that]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::link_address)]
     listen_link: Option<String>,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
@@ -124,8 +125,9 @@ impl NodeArgs {
         let state = context.state()?;
         // A wrong ticket is said here, not in the log of a node in the background.
         let join: Option<Ticket> = ticket
-            .map(|text| text.trim().parse().map_err(Failure::new))
-            .transpose()?;
+            .map(|text| text.trim().parse())
+            .transpose()
+            .map_err(|error| Failure::with_code(code::USAGE, error))?;
         if self.detach {
             let ready = background::start(&state, &self.again(ticket.is_some()), ticket)?;
             return match context.json {

@@ -1,9 +1,11 @@
 //! Looking at processes and ending them: `ps inspect logs wait stop kill rm`.
 
 use super::Context;
+use super::attach::lost;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::during;
+use crate::values;
 use clap::Args;
 use daemon::client::ClientError;
 use serde::Serialize;
@@ -21,7 +23,7 @@ use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
 Examples:
   limosa ps
   limosa ps -a --json
-  limosa rm $(limosa ps -aq)")]
+  limosa rm -f $(limosa ps -aq)      end and forget all of them")]
 pub struct Ps {
     /// Also those that have ended
     #[arg(short, long)]
@@ -107,6 +109,7 @@ fn listeners(listeners: &[ListenerInfo]) -> Vec<String> {
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// Name, id, or the first digits of the id
+    #[arg(value_parser = values::reference)]
     process: String,
 }
 
@@ -168,6 +171,7 @@ Examples:
   limosa logs -f bank            goes on, through moves, until the process ends")]
 pub struct Logs {
     /// Name, id, or the first digits of the id
+    #[arg(value_parser = values::reference)]
     process: String,
     /// Go on with what it writes from now on, until it ends
     #[arg(short, long)]
@@ -211,11 +215,12 @@ impl Logs {
 }
 
 /// Several processes at once: all are tried, what fails is said, the first failure's code counts.
+/// `show` may find that what came of one is a failure.
 async fn each<'a, F>(
     context: &Context,
     processes: &'a [String],
     act: impl Fn(&'a str) -> F,
-    show: impl Fn(&str, &ProcessInfo) -> String,
+    show: impl Fn(&str, &ProcessInfo) -> Result<String, Failure>,
 ) -> Result<(), Failure>
 where
     F: Future<Output = Result<ProcessInfo, ClientError>>,
@@ -223,13 +228,26 @@ where
     let mut results = Vec::new();
     let mut first = None;
     for process in processes {
-        match act(process).await {
-            Ok(info) if context.json => results.push(info),
-            Ok(info) => output::line(&show(process, &info))?,
-            Err(error) => {
-                let code = Failure::from(error).report();
-                first.get_or_insert(code);
+        let info = act(process).await.map_err(Failure::from);
+        let shown = match &info {
+            Ok(info) => show(process, info),
+            Err(_) => Ok(String::new()),
+        };
+        let failed = match (info, shown) {
+            (Err(failure), _) => Some(failure),
+            (Ok(info), shown) if context.json => {
+                results.push(info);
+                shown.err()
             }
+            (Ok(_), Ok(line)) => {
+                output::line(&line)?;
+                None
+            }
+            (Ok(_), Err(failure)) => Some(failure),
+        };
+        if let Some(failure) = failed {
+            let code = failure.report();
+            first.get_or_insert(code);
         }
     }
     if context.json {
@@ -242,7 +260,7 @@ where
 #[derive(Debug, Args)]
 pub struct Wait {
     /// Names, ids, or the first digits of ids
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = values::reference)]
     processes: Vec<String>,
 }
 
@@ -251,9 +269,13 @@ impl Wait {
         let client = context.client()?;
         let wait = async |process: &str| client.wait(process).await;
         each(context, &self.processes, wait, |_, info| {
-            match info.exit_code {
-                Some(code) => code.to_string(),
-                None => info.reason.clone().unwrap_or_else(|| state(info)),
+            match (info.state, info.exit_code) {
+                (ProcessState::Lost, _) => Err(Failure::new(lost(info))),
+                (_, Some(code)) => Ok(code.to_string()),
+                (_, None) => Err(Failure::new(format!(
+                    "process {} has ended, and its exit code is not known any more",
+                    info.name
+                ))),
             }
         })
         .await
@@ -264,7 +286,7 @@ impl Wait {
 #[derive(Debug, Args)]
 pub struct Stop {
     /// Names, ids, or the first digits of ids
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = values::reference)]
     processes: Vec<String>,
     /// How long to wait for open connections
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
@@ -279,7 +301,7 @@ impl Stop {
             during(&format!("stopping {process}"), stopped).await
         };
         each(context, &self.processes, stop, |process, _| {
-            process.to_owned()
+            Ok(process.to_owned())
         })
         .await
     }
@@ -289,7 +311,7 @@ impl Stop {
 #[derive(Debug, Args)]
 pub struct Kill {
     /// Names, ids, or the first digits of ids
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = values::reference)]
     processes: Vec<String>,
 }
 
@@ -298,7 +320,7 @@ impl Kill {
         let client = context.client()?;
         let kill = async |process: &str| client.kill(process).await;
         each(context, &self.processes, kill, |process, _| {
-            process.to_owned()
+            Ok(process.to_owned())
         })
         .await
     }
@@ -308,9 +330,13 @@ impl Kill {
 ///
 /// With their logs.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  limosa stop bank && limosa rm bank
+  limosa rm -f $(limosa ps -aq)      all of them, if there are any")]
 pub struct Rm {
-    /// Names, ids, or the first digits of ids
-    #[arg(required = true)]
+    /// Names, ids, or the first digits of ids; with -f there may be none
+    #[arg(required_unless_present = "force", value_parser = values::reference)]
     processes: Vec<String>,
     /// Kill those that still run
     #[arg(short, long)]
@@ -327,7 +353,7 @@ impl Rm {
             Ok(info)
         };
         each(context, &self.processes, remove, |process, _| {
-            process.to_owned()
+            Ok(process.to_owned())
         })
         .await
     }

@@ -1,34 +1,40 @@
 //! `limosa run`: a program in the foreground, without any daemon, or as a process of a node.
 
-use super::{Context, workers};
+use super::{Context, attach, workers};
 use crate::failure::{Failure, code};
 use crate::listen::Listen;
-use crate::output;
-use crate::progress::during;
+use crate::progress::{Waiting, during, while_waiting};
 use crate::signals::asked_to_end;
 use crate::tree::{Mount, Tree};
-use clap::Args;
+use crate::{input, output, values};
+use clap::{Args, ValueEnum};
+use daemon::client::{Client, ClientError};
 use daemon::local::{self, LocalError};
-use daemon::torture;
+use daemon::torture::{self, Backend, Subject, Tortured};
+use serde::Serialize;
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use wire::api::{ListenerInfo, RunSpec};
+use wire::api::{ListenerInfo, ProcessInfo, RunSpec};
 
-/// Run a program: here in the foreground, or with -d as a process of a node
+/// Run a program: here in the foreground, or as a process of a node
 ///
-/// In the foreground it runs here, without any daemon, with the terminal's standard streams, and
-/// limosa ends with its exit code. With -d it becomes a process of this machine's node, or of the
-/// one named by --on, and its id is printed. The program is a WebAssembly module for WASI preview 1.
+/// Without more it runs here, without any daemon, with the terminal's standard streams, and limosa
+/// ends with its exit code. With -d it becomes a process of this machine's node, or of the one named
+/// by --on, and its id is printed. With --on or --name and without -d it is such a process too, and
+/// the terminal stays with it: what it writes appears here, Ctrl-C kills it, and limosa ends with
+/// its exit code; but its standard input is empty. The program is a WebAssembly module for WASI
+/// preview 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   limosa run hello.wasm -- --name world
   limosa run -e LANG=C --dir ./data:/data tool.wasm -- /data/input
   limosa run server.wasm --listen 8080
+  limosa run --on two --rm hello.wasm        on another node, with its output here
   limosa run -d --name bank --listen web=0.0.0.0:8080 --on two bank.wasm
   limosa run --torture 7 hello.wasm          freeze and thaw it at random, same output
 
@@ -48,11 +54,11 @@ pub struct Run {
     detach: bool,
 
     /// A name for the process [default: made from the program's]
-    #[arg(long, requires = "detach")]
+    #[arg(long, value_parser = values::name)]
     name: Option<String>,
 
     /// Set a variable of its environment; without =V it is taken from here
-    #[arg(short, long, value_name = "K[=V]")]
+    #[arg(short, long, value_name = "K[=V]", value_parser = values::variable)]
     env: Vec<String>,
 
     /// Copy a directory (or file) into the process's own file tree
@@ -65,84 +71,139 @@ pub struct Run {
     /// Open a listener for it; may be given several times
     ///
     /// A port alone means 127.0.0.1, so that nothing is open to the network by mistake; say
-    /// 0.0.0.0:PORT for every interface. Port 0 takes any free one, which is said. With -d the listener is on the
-    /// node that is asked, and stays there when the process moves.
+    /// 0.0.0.0:PORT for every interface. Port 0 takes any free one, which is said. The listener of a
+    /// process of a node is on the node that is asked, and stays there when the process moves.
     #[arg(long, value_name = "[NAME=][ADDR:]PORT")]
     listen: Vec<Listen>,
 
     /// The node to run on: name, id, or the first digits of the id
-    #[arg(long, value_name = "NODE", requires = "detach")]
+    #[arg(long, value_name = "NODE", value_parser = values::reference)]
     on: Option<String>,
+
+    /// Forget the process when it has ended; a program that runs here leaves nothing anyway
+    #[arg(long, conflicts_with = "detach")]
+    rm: bool,
 
     /// Freeze it at random points that follow from SEED, write it down, and go on from there
     ///
     /// Each time in a fresh instance, with a virtual clock and seeded randomness. The output is that
-    /// of a plain run: this shows that the program can be moved at any time.
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["detach", "listen"])]
+    /// of a plain run: this shows that the program can be moved at any time. What was done is said
+    /// on standard error, with --json as an object.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["detach", "listen", "name", "on", "rm"])]
     torture: Option<u64>,
+
+    /// What goes on after each freeze under --torture: this processor's code, the portable
+    /// interpreter Pulley, or now one and now the other
+    #[arg(long, value_enum, requires = "torture", default_value = "both")]
+    backend: Backends,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backends {
+    Native,
+    Pulley,
+    Both,
+}
+
+impl Backends {
+    fn list(self) -> Vec<Backend> {
+        match self {
+            Backends::Native => vec![Backend::Native],
+            Backends::Pulley => vec![Backend::Pulley],
+            Backends::Both => vec![Backend::Native, Backend::Pulley],
+        }
+    }
+}
+
+/// A process of a node that is to be started.
+pub struct Started<'a> {
+    program: &'a Path,
+    spec: &'a RunSpec,
+    contents: &'a [Vec<u8>],
+    module: &'a [u8],
+}
+
+impl Started<'_> {
+    /// Says what is being done.
+    pub fn message(&self) -> String {
+        format!("compiling {}", self.program.display())
+    }
+
+    /// Starts it.
+    pub async fn perform(&self, client: &Client) -> Result<ProcessInfo, ClientError> {
+        client.run(self.spec, self.contents, self.module).await
+    }
 }
 
 impl Run {
     pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
-        let module = fs::read(&self.program)
-            .map_err(|error| Failure::file("read", &self.program, &error))?;
-        let tree = Tree::read(&self.dir)?;
+        // Whatever fails from here on does so before the program runs.
+        let early = |failure: Failure| failure.or_code(code::NOT_STARTED);
+        let module = input::module(&self.program)?;
+        let tree = Tree::read(&self.dir).map_err(early)?;
         let mut args = vec![self.program.display().to_string()];
         args.extend(self.args.iter().cloned());
         let spec = RunSpec {
             name: self.name.clone(),
             args,
-            env: self.env.iter().filter_map(|text| variable(text)).collect(),
+            env: self.env.clone(),
             listen: self.listen.iter().map(Listen::spec).collect(),
             files: tree.files,
             on: self.on.clone(),
         };
+        if let Some(seed) = self.torture {
+            let backends = self.backend.list();
+            return tortured(context, &spec, &tree.contents, &module, seed, backends);
+        }
+        let start = Started {
+            program: &self.program,
+            spec: &spec,
+            contents: &tree.contents,
+            module: &module,
+        };
         if self.detach {
-            return super::finish(self.detached(context, &spec, &tree.contents, &module));
+            return super::finish(detached(context, start));
         }
-        match self.torture {
-            Some(seed) => tortured(&spec, &tree.contents, &module, seed),
-            None => foreground(&spec, &tree.contents, module),
+        if self.on.is_some() || self.name.is_some() {
+            return attach::run(context, start, self.rm);
         }
-    }
-
-    async fn detached(
-        &self,
-        context: &Context,
-        spec: &RunSpec,
-        contents: &[Vec<u8>],
-        module: &[u8],
-    ) -> Result<(), Failure> {
-        let client = context.client()?;
-        let message = format!("compiling {}", self.program.display());
-        let process = during(&message, client.run(spec, contents, module)).await?;
-        match context.json {
-            true => output::json(&process),
-            false => output::line(&process.id.to_string()),
-        }
+        let message = start.message();
+        foreground(&message, &spec, &tree.contents, module)
     }
 }
 
-/// `K=V` as it is, `K` with the value it has here; none if it has none.
-fn variable(text: &str) -> Option<String> {
-    if text.contains('=') {
-        return Some(text.to_owned());
+/// Starts it, and leaves it to its node.
+async fn detached(context: &Context, start: Started<'_>) -> Result<(), Failure> {
+    let client = context.client()?;
+    let process = during(&start.message(), start.perform(&client)).await;
+    let process = process.map_err(|error| Failure::from(error).or_code(code::NOT_STARTED))?;
+    match context.json {
+        true => output::json(&process),
+        false => output::line(&process.id.to_string()),
     }
-    let value = std::env::var(text).ok()?;
-    Some(format!("{text}={value}"))
 }
 
 /// Runs the program here, until it ends or is interrupted.
-fn foreground(spec: &RunSpec, contents: &[Vec<u8>], module: Vec<u8>) -> Result<ExitCode, Failure> {
+fn foreground(
+    message: &str,
+    spec: &RunSpec,
+    contents: &[Vec<u8>],
+    module: Vec<u8>,
+) -> Result<ExitCode, Failure> {
     let options = local::Options {
         cache_dir: cache(),
         ..local::Options::default()
     };
     let runtime = workers()?;
     let mut signal = 0;
+    let waiting = Waiting::new(message);
+    let start = move |listeners: &[ListenerInfo]| {
+        drop(waiting);
+        say_where(listeners);
+    };
     let ended = runtime.block_on(async {
         let interrupt = async { signal = asked_to_end().await };
-        local::run(spec, contents, module, options, say_where, interrupt).await
+        local::run(spec, contents, module, options, start, interrupt).await
     });
     // A thread may be reading the terminal; it must not hold up the end.
     runtime.shutdown_background();
@@ -159,18 +220,31 @@ fn foreground(spec: &RunSpec, contents: &[Vec<u8>], module: Vec<u8>) -> Result<E
 
 /// Runs the program here, freezing and thawing it.
 fn tortured(
+    context: &Context,
     spec: &RunSpec,
     contents: &[Vec<u8>],
     module: &[u8],
     seed: u64,
+    backends: Vec<Backend>,
 ) -> Result<ExitCode, Failure> {
     let mut input = Vec::new();
     let mut stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        stdin
-            .read_to_end(&mut input)
-            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+        stdin.read_to_end(&mut input).map_err(|error| {
+            let message = format!("cannot read standard input: {error}");
+            Failure::with_code(code::NOT_STARTED, message)
+        })?;
     }
+    let options = torture::Options {
+        seed,
+        backends,
+        input,
+        cache_dir: cache(),
+    };
+    let load = || Subject::load(spec, contents, module, options);
+    let subject = while_waiting("compiling it", load).map_err(not_run)?;
+    let plain = while_waiting("running it without a freeze first", || subject.plain());
+    let plain = plain.map_err(not_run)?;
     let show = Arc::new(|descriptor: u32, bytes: &[u8]| {
         // What cannot be written is still compared.
         let _ = match descriptor {
@@ -178,21 +252,19 @@ fn tortured(
             _ => std::io::stderr().write_all(bytes),
         };
     });
-    let done = torture::run(spec, contents, module, input, seed, show).map_err(not_run)?;
+    let done = subject.torture(&plain, show).map_err(Failure::new)?;
     std::io::stdout().flush()?;
+    let summary = Summary::of(seed, &done);
+    match context.json {
+        true => output::note(&serde_json::to_string(&summary).map_err(Failure::new)?),
+        false => output::note(&format!("limosa: {}", summary.text())),
+    }
     if let Some(difference) = done.difference {
         return Err(Failure::new(format!(
-            "frozen {} times with seed {seed}, the program behaves differently than without: \
-             {difference}; please report this with the program",
-            done.freezes
+            "the program behaves differently than without a freeze: {difference}; please report \
+             this with the program and the seed"
         )));
     }
-    eprintln!(
-        "limosa: frozen {} times, {} of them inside calls; the largest snapshot had {}",
-        done.freezes,
-        done.freezes_in_calls,
-        output::bytes(done.largest_snapshot)
-    );
     match done.ended {
         torture::Ended::Exited(code) => Ok(guest_code(code)),
         torture::Ended::Trapped(reason) => {
@@ -206,14 +278,73 @@ fn tortured(
     }
 }
 
+/// What was done to a tortured program; with --json as it is.
+#[derive(Serialize)]
+struct Summary {
+    seed: u64,
+    freezes: u64,
+    freezes_in_calls: u64,
+    thaws_native: u64,
+    thaws_pulley: u64,
+    largest_snapshot_bytes: u64,
+    same: bool,
+    depth_differs: bool,
+}
+
+impl Summary {
+    fn of(seed: u64, done: &Tortured) -> Summary {
+        let thaws = |wanted: Backend| {
+            let counts = done.thaws.iter().filter(|(backend, _)| *backend == wanted);
+            counts.map(|(_, count)| count).sum()
+        };
+        Summary {
+            seed,
+            freezes: done.freezes,
+            freezes_in_calls: done.freezes_in_calls,
+            thaws_native: thaws(Backend::Native),
+            thaws_pulley: thaws(Backend::Pulley),
+            largest_snapshot_bytes: done.largest_snapshot,
+            same: done.difference.is_none(),
+            depth_differs: done.depth_differs,
+        }
+    }
+
+    fn text(&self) -> String {
+        let times = |count: u64| match count {
+            1 => "once".to_owned(),
+            count => format!("{count} times"),
+        };
+        if self.freezes == 0 {
+            return "never frozen: the program has no place where it could be".to_owned();
+        }
+        let mut text = format!(
+            "frozen {} with seed {}, {} of them inside calls; thawed {} natively and {} on Pulley; \
+             the largest snapshot had {}",
+            times(self.freezes),
+            self.seed,
+            self.freezes_in_calls,
+            times(self.thaws_native),
+            times(self.thaws_pulley),
+            output::bytes(self.largest_snapshot_bytes)
+        );
+        if self.depth_differs {
+            text += "\nlimosa: the program overflows its stack. How deep it gets before that differs \
+                     from a plain run, since a thawed program has more room; nothing else does";
+        }
+        text
+    }
+}
+
 /// The low byte of the program's exit code, as the operating system would keep.
-fn guest_code(code: i32) -> ExitCode {
+pub fn guest_code(code: i32) -> ExitCode {
     ExitCode::from(code.to_le_bytes()[0])
 }
 
 /// What kept a program from running.
 fn not_run(error: LocalError) -> Failure {
     let code = match &error {
+        // There is no room for its memory.
+        LocalError::Module(local::LoadError::Memory(_)) => code::NOT_STARTED,
         LocalError::Module(_) => code::NOT_RUNNABLE,
         _ => code::NOT_STARTED,
     };
@@ -221,9 +352,9 @@ fn not_run(error: LocalError) -> Failure {
 }
 
 /// Says where the program listens where the system has chosen the port.
-fn say_where(listeners: &[ListenerInfo]) {
+pub fn say_where(listeners: &[ListenerInfo]) {
     for ListenerInfo { name, address, .. } in listeners {
-        eprintln!("limosa: listening on {address} ({name})");
+        output::note(&format!("limosa: listening on {address} ({name})"));
     }
 }
 

@@ -5,10 +5,12 @@ use crate::failure::{Failure, code};
 use crate::listen::Listen;
 use crate::output;
 use crate::progress::during;
+use crate::{input, values};
 use clap::Args;
+use daemon::client::ClientError;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::io::{IsTerminal, Read};
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
@@ -26,9 +28,10 @@ If the target refuses, dies or vanishes before the process is handed over, the p
 where it is, and the reason is said.")]
 pub struct Migrate {
     /// Name, id, or the first digits of the id
+    #[arg(value_parser = values::reference)]
     process: String,
     /// The node to move to: name, id, or the first digits of the id
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = values::reference)]
     to: String,
 }
 
@@ -63,6 +66,7 @@ The file holds the program and all of the process's memory and files: treat it a
 Connections that are open now are reset when an older state is restored.")]
 pub struct Checkpoint {
     /// Name, id, or the first digits of the id
+    #[arg(value_parser = values::reference)]
     process: String,
     /// The file to write, or - for standard output
     #[arg(short, long, value_name = "FILE")]
@@ -92,8 +96,12 @@ impl Checkpoint {
         }
         let target = Output::at(output)?;
         let mut file = tokio::fs::File::from_std(target.open()?);
-        let bytes = during(&message, client.checkpoint(process, &mut file)).await?;
         let failed = |error| Failure::file("write", output, &error);
+        let written = during(&message, client.checkpoint(process, &mut file)).await;
+        let bytes = written.map_err(|error| match error {
+            ClientError::Write(error) => failed(error),
+            error => error.into(),
+        })?;
         file.flush().await.map_err(failed)?;
         target.keep(&file).await?;
         if context.json {
@@ -154,7 +162,16 @@ impl Output {
             }
             Output::InPlace(target) => (options.open(target), target),
         };
-        opened.map_err(|error| Failure::file("write", target, &error))
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let message = format!(
+                    "cannot write `{}`: the directory it is to be in does not exist",
+                    target.display()
+                );
+                Failure::with_code(code::NOT_FOUND, message)
+            }
+            _ => Failure::file("write", target, &error),
+        })
     }
 
     /// All is written.
@@ -193,28 +210,28 @@ pub struct Restore {
     /// The checkpoint file, or - for standard input
     file: PathBuf,
     /// A name for the process [default: its old one]
-    #[arg(long)]
+    #[arg(long, value_parser = values::name)]
     name: Option<String>,
     /// The node to run it on: name, id, or the first digits of the id [default: this one]
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = values::reference)]
     on: Option<String>,
     /// Other places for its listeners than they were at, in their order; may be given several times
-    #[arg(long, value_name = "[ADDR:]PORT")]
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = place)]
     listen: Vec<Listen>,
+}
+
+/// Listeners keep their names.
+fn place(text: &str) -> Result<Listen, String> {
+    match text.contains('=') {
+        true => Err("its listeners keep their names; give only [ADDR:]PORT, as in 8081".to_owned()),
+        false => text.parse(),
+    }
 }
 
 impl Restore {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let file = if self.file == Path::new("-") {
-            let mut bytes = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut bytes)
-                .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
-            bytes
-        } else {
-            fs::read(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?
-        };
+        let file = input::checkpoint(&self.file)?;
         let listen: Vec<String> = self
             .listen
             .iter()

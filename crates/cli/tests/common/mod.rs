@@ -122,6 +122,12 @@ impl Node {
         }
     }
 
+    /// Ends the node as a power failure would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn ticket(&self) -> &str {
         self.ready["ticket"].as_str().unwrap()
     }

@@ -15,6 +15,7 @@ mod start;
 
 pub use error::Refusal;
 pub use fleet::INCOMPLETE;
+pub use start::{MAX_CHECKPOINT_BYTES, MAX_FILES_BYTES};
 
 use crate::core::Core;
 use act::{Action, act};

@@ -34,9 +34,9 @@ use wire::snapshot::{Kernel, Limits, Snapshot};
 use wire::{Epoch, NodeId, ProcessId};
 
 /// The longest checkpoint file that is taken, in bytes.
-const MAX_CHECKPOINT: u64 = 8 << 30;
+pub const MAX_CHECKPOINT_BYTES: u64 = 8 << 30;
 /// Bytes of files beside the module that a request to run may have.
-const MAX_FILES: u64 = 1 << 30;
+pub const MAX_FILES_BYTES: u64 = 1 << 30;
 /// Between nodes: the process's id, and its listeners as JSON.
 const PROCESS: &str = "limosa-process";
 const LISTENERS: &str = "limosa-listeners";
@@ -105,7 +105,7 @@ pub async fn run(State(context): State<Context>, request: Request) -> Answer {
 
 async fn run_to_the_end(context: Context, request: Request) -> Answer {
     let decided = forwarded(&context, request.headers())?;
-    let body = read_body(request, MAX_IMAGE_BYTES + MAX_FILES).await?;
+    let body = read_body(request, MAX_IMAGE_BYTES + MAX_FILES_BYTES).await?;
     let RunBody { spec, module, .. } = run_body::decode(&body).map_err(Refusal::bad_request)?;
     if module.len() as u64 > MAX_IMAGE_BYTES {
         return Err(Refusal::bad_request("the module is too long"));
@@ -211,9 +211,7 @@ pub fn unloadable(error: Unloadable) -> Refusal {
         Unloadable::Module(LoadError::Pass(
             freeze::Error::NotWasm | freeze::Error::Component | freeze::Error::Invalid { .. },
         )) => Refusal::not_wasm(error),
-        Unloadable::Module(LoadError::Compile(_) | LoadError::Memory(_)) => {
-            Refusal::internal(error)
-        }
+        Unloadable::Module(LoadError::Memory(_)) => Refusal::internal(error),
         Unloadable::Module(_) => Refusal::unsupported(error),
         Unloadable::Store(_) | Unloadable::Missing(_) => Refusal::internal(error),
     }
@@ -422,7 +420,7 @@ async fn restore_to_the_end(context: Context, request: Request) -> Answer {
     if let Some(name) = &query.name {
         checked_name(name)?;
     }
-    let body = read_body(request, MAX_CHECKPOINT).await?;
+    let body = read_body(request, MAX_CHECKPOINT_BYTES).await?;
     let core = &context.core;
     if let Some(decided) = decided {
         let made = restore_here(core, &query, body, decided).await?;

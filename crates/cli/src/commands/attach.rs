@@ -1,0 +1,133 @@
+//! `limosa run` of a process of a node with the terminal attached: what it writes appears here,
+//! its exit code is the command's, and an interrupt kills it.
+//!
+//! The API carries no input to a process: it finds standard input at its end.
+
+use super::run::{Started, guest_code, say_where};
+use super::{Context, workers};
+use crate::failure::{Failure, code};
+use crate::output;
+use crate::progress::during;
+use crate::signals::asked_to_end;
+use daemon::client::{Client, ClientError};
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use wire::api::{ProcessInfo, ProcessState};
+
+/// How long a process that was killed may take to end before it is left alone.
+const ENDING: Duration = Duration::from_secs(5);
+/// What a process that trapped has for an exit code.
+const TRAPPED: i32 = code::TRAPPED as i32;
+
+/// How it ended, as far as the terminal is concerned.
+enum End {
+    Process(Box<ProcessInfo>),
+    Interrupted(u8),
+    /// Nobody reads what it writes any more.
+    Unread,
+}
+
+/// Starts the process and stays with it until it ends.
+pub fn run(context: &Context, start: Started<'_>, remove: bool) -> Result<ExitCode, Failure> {
+    let client = context.client()?;
+    let runtime = workers()?;
+    let result = runtime.block_on(async {
+        let mut interrupt = std::pin::pin!(asked_to_end());
+        let message = start.message();
+        let mut starting = std::pin::pin!(during(&message, start.perform(&client)));
+        let (process, signal) = tokio::select! {
+            started = &mut starting => (started, None),
+            // What was begun comes to its end at the node, so it is waited for and then undone.
+            signal = &mut interrupt => (starting.await, Some(signal)),
+        };
+        let process = process.map_err(|error| Failure::from(error).or_code(code::NOT_STARTED))?;
+        let id = process.id.to_string();
+        let end = match signal {
+            Some(signal) => Ok(End::Interrupted(signal)),
+            None => {
+                say_where(&process.listeners);
+                tokio::select! {
+                    end = follow(&client, &id) => end,
+                    signal = &mut interrupt => Ok(End::Interrupted(signal)),
+                }
+            }
+        };
+        if !matches!(end, Ok(End::Process(_))) {
+            let killed = tokio::time::timeout(ENDING, client.kill(&id)).await;
+            if let Ok(Err(error)) = killed {
+                output::note(&format!("limosa: process {id} may still run: {error}"));
+            }
+        }
+        if remove {
+            client.remove(&id, false).await?;
+        }
+        conclude(end?)
+    });
+    // A thread may be writing to a terminal that stands still; it must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+fn conclude(end: End) -> Result<ExitCode, Failure> {
+    let process = match end {
+        End::Process(process) => process,
+        End::Interrupted(code) => return Err(Failure::quiet(code)),
+        End::Unread => return Err(Failure::quiet(code::UNREAD)),
+    };
+    let name = &process.name;
+    match (process.state, process.exit_code, &process.reason) {
+        (ProcessState::Lost, ..) => Err(Failure::new(lost(&process))),
+        // Its log has said why.
+        (_, Some(TRAPPED), Some(_)) => Err(Failure::quiet(code::TRAPPED)),
+        (_, Some(status), reason) => {
+            if let Some(reason) = reason {
+                output::note(&format!("limosa: process {name} was ended: {reason}"));
+            }
+            Ok(guest_code(status))
+        }
+        (_, None, reason) => {
+            let reason = reason.as_deref().unwrap_or("nobody knows how");
+            Err(Failure::new(format!("process {name} has ended: {reason}")))
+        }
+    }
+}
+
+/// What there is to say about a process that was lost with its node.
+pub fn lost(process: &ProcessInfo) -> String {
+    format!(
+        "process {} was lost with node {}, which does not answer; remove it with `limosa rm {}`, \
+         or start that node again and see how it ended",
+        process.name, process.node_name, process.name
+    )
+}
+
+/// Passes on what it writes, until it ends.
+async fn follow(client: &Client, id: &str) -> Result<End, Failure> {
+    let mut logs = client.logs(id, true, None).await?;
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    loop {
+        let piece = match logs.next().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            // Lost with its node perhaps: asked for below.
+            Err(ClientError::Protocol(_)) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let written = match piece {
+            (2, bytes) => write(&mut stderr, &bytes).await,
+            (_, bytes) => write(&mut stdout, &bytes).await,
+        };
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(End::Unread),
+            written => written?,
+        }
+    }
+    Ok(End::Process(Box::new(client.wait(id).await?)))
+}
+
+async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    target.write_all(bytes).await?;
+    target.flush().await
+}

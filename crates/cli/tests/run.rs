@@ -1,0 +1,223 @@
+//! `limosa run` and `limosa wait`: what comes of programs, wherever they run.
+
+mod common;
+
+use common::{Done, Node, guest, limosa};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+fn module(directory: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = directory.path().join("program.wasm");
+    fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    path
+}
+
+/// `run` with a seed, and what it says it has done.
+fn tortured(seed: u64, options: &[&str], program: &PathBuf, args: &[&str]) -> (Done, Value) {
+    let mut command = limosa();
+    command.args(["run", "--json", "--torture", &seed.to_string()]);
+    command.args(options).arg(program).arg("--").args(args);
+    let done = Done::from(command.output().unwrap());
+    let mut lines = done.err.lines();
+    let summary = lines.find_map(|line| serde_json::from_str(line).ok());
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {}", done.err));
+    (done, summary)
+}
+
+#[test]
+fn a_program_that_cannot_be_run_gives_126_wherever_it_was_to_run() {
+    let node = Node::start("alone", None);
+    let directory = tempfile::tempdir().unwrap();
+    let programs = [
+        r#"(module (import "env" "launch" (func)) (func (export "_start") call 0))"#,
+        "(module)",
+        r#"(module (func (export "_start") (param i32)))"#,
+        r#"(module (func $odd (export "odd") (return_call $odd)) (func (export "_start")))"#,
+    ];
+    for text in programs {
+        let path = module(&directory, text);
+        for options in [&["run"][..], &["run", "-d"], &["run", "--on", "alone"]] {
+            let mut command = node.limosa();
+            let done = Done::from(command.args(options).arg(&path).output().unwrap());
+            done.fails(126, &["limosa: "]);
+        }
+    }
+    assert_eq!(node.run(["ps", "-aq"]).succeeds(), "");
+}
+
+#[test]
+fn limosa_failing_before_the_program_gives_125() {
+    let node = Node::start("alone", None);
+    node.start_guest("hello", &["--name", "taken", "--", "tick", "0", "50"]);
+    for options in [&["-d"][..], &[]] {
+        let mut command = node.limosa();
+        command.args(["run", "--name", "taken"]).args(options);
+        let done = Done::from(command.arg(guest("hello")).output().unwrap());
+        done.fails(125, &["`taken`"]);
+    }
+}
+
+#[test]
+fn a_program_on_another_node_has_the_terminals_output_and_its_exit_code() {
+    let one = Node::start("one", None);
+    let _two = Node::start("two", Some(one.ticket()));
+    let attached = |options: &[&str], args: &[&str]| {
+        let mut command = one.limosa();
+        command.arg("run").args(options).arg(guest("hello"));
+        Done::from(command.arg("--").args(args).output().unwrap())
+    };
+    let done = attached(&["--on", "two", "--name", "far", "-e", "A=1"], &["x"]);
+    assert_eq!(
+        done.succeeds(),
+        "hello\nargument 1: x\nenvironment: A=1\nend of input"
+    );
+    assert_eq!(done.err, "");
+    let far = one.run(["inspect", "far", "--json"]).json();
+    assert_eq!(
+        (&far["node_name"], &far["exit_code"]),
+        (&"two".into(), &0.into())
+    );
+    assert_eq!(
+        attached(&["--name", "near", "--rm"], &["exit", "7"]).code,
+        7
+    );
+    let done = attached(&["--on", "two", "--rm"], &["trap"]);
+    done.fails(134, &["limosa: ", "unreachable"]);
+    // What was to be forgotten is.
+    assert_eq!(one.run(["ps", "-aq"]).succeeds().lines().count(), 1);
+    one.run(["inspect", "near"]).fails(3, &["near"]);
+    attached(&["--on", "nowhere"], &[]).fails(3, &["nowhere"]);
+}
+
+#[test]
+fn an_interrupt_kills_the_program_that_the_terminal_stays_with() {
+    let node = Node::start("alone", None);
+    let mut command = node.limosa();
+    command
+        .args(["run", "--name", "ticker"])
+        .arg(guest("hello"));
+    let mut child = command
+        .args(["--", "tick", "0", "5"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "tick 1\n");
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let ticker = node.run(["inspect", "ticker", "--json"]).json();
+    assert_eq!(
+        (&ticker["state"], &ticker["exit_code"]),
+        (&"exited".into(), &137.into())
+    );
+}
+
+#[test]
+fn a_process_that_is_lost_with_its_node_is_a_failure_to_wait_for() {
+    let one = Node::start("one", None);
+    let mut two = Node::start("two", Some(one.ticket()));
+    one.start_guest(
+        "hello",
+        &["--name", "far", "--on", "two", "--", "tick", "0", "50"],
+    );
+    let id = one.start_guest("hello", &["--name", "near", "--", "exit", "4"]);
+    two.kill();
+    // Its node is dead when the others say so.
+    let lost = || one.run(["inspect", "far", "--json"]);
+    while lost().code != 0 || lost().json()["state"] != "lost" {
+        std::thread::yield_now();
+    }
+    let waited = one.run(["wait", "far", &id]);
+    waited.fails(1, &["far", "two", "lost", "limosa rm"]);
+    assert_eq!(waited.out, "4\n", "the others are waited for");
+    let waited = one.run(["wait", "far", "--json"]);
+    waited.fails(1, &["lost"]);
+    assert_eq!(waited.json()[0]["state"], "lost");
+    // All are removed, and none is no error.
+    let ids = one.run(["ps", "-aq"]);
+    let ids = ids.succeeds().lines();
+    one.run(["rm", "-f"].into_iter().chain(ids)).succeeds();
+    assert_eq!(one.run(["ps", "-aq"]).succeeds(), "");
+    one.run(["rm", "-f"]).succeeds();
+}
+
+#[test]
+fn torture_goes_on_natively_and_on_pulley() {
+    let program = guest("files");
+    let (done, both) = tortured(1, &[], &program, &[]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let count = |summary: &Value, field: &str| summary[field].as_u64().unwrap();
+    assert!(
+        count(&both, "thaws_native") > 0 && count(&both, "thaws_pulley") > 0,
+        "{both}"
+    );
+    let thaws = count(&both, "thaws_native") + count(&both, "thaws_pulley");
+    assert_eq!(thaws, count(&both, "freezes"));
+    assert_eq!(
+        (&both["same"], &both["depth_differs"]),
+        (&true.into(), &false.into())
+    );
+    for (backend, none) in [("native", "thaws_pulley"), ("pulley", "thaws_native")] {
+        let (alone, summary) = tortured(1, &["--backend", backend], &program, &[]);
+        assert_eq!((alone.code, &alone.out), (0, &done.out));
+        assert_eq!(count(&summary, none), 0, "{summary}");
+        assert!(count(&summary, "freezes") > 0);
+    }
+    // In words, for people.
+    let mut command = limosa();
+    let words = command
+        .args(["run", "--torture", "1"])
+        .arg(&program)
+        .output();
+    let words = Done::from(words.unwrap());
+    words.succeeds();
+    assert!(
+        words.err.contains("natively") && words.err.contains("on Pulley"),
+        "{}",
+        words.err
+    );
+}
+
+#[test]
+fn a_program_that_traps_or_overflows_its_stack_behaves_the_same_under_torture() {
+    let program = guest("hello");
+    let (done, summary) = tortured(1, &[], &program, &["trap"]);
+    done.fails(134, &["unreachable"]);
+    assert_eq!(summary["same"], true);
+    for seed in 1..4 {
+        let (done, summary) = tortured(seed, &[], &program, &["recurse", "100000000"]);
+        done.fails(134, &["call stack exhausted"]);
+        assert!(!done.err.contains("report"), "{}", done.err);
+        assert_eq!(summary["same"], true, "{summary}");
+        assert_eq!(summary["depth_differs"], true, "{summary}");
+    }
+    // One that tells how deep it is.
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write"
+            (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\02\00\00\00")
+        (data (i32.const 16) "x\n")
+        (func $deeper (param $depth i32)
+            (if (i32.eqz (i32.rem_u (local.get $depth) (i32.const 1000)))
+                (then (drop (call $write
+                    (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
+            (call $deeper (i32.add (local.get $depth) (i32.const 1)))
+            (i32.store (i32.const 32) (local.get $depth)))
+        (func (export "_start") (call $deeper (i32.const 0))))"#;
+    let directory = tempfile::tempdir().unwrap();
+    let program = module(&directory, text);
+    for seed in 1..4 {
+        let (done, summary) = tortured(seed, &[], &program, &[]);
+        done.fails(134, &["call stack exhausted"]);
+        assert_eq!(summary["same"], true, "{summary}");
+        assert!(done.out.starts_with("x\nx\n"));
+    }
+}
