@@ -12,16 +12,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const COMMANDS: &str = "run ps inspect logs wait stop kill rm migrate checkpoint restore up join down \
-                        nodes ticket demo bench completion";
+                        forget nodes ticket demo bench completion";
 
 /// Examples that other tests run in another form, since they take long or never end.
-const ELSEWHERE: [&str; 6] = [
-    "limosa demo",                                     // tests/demo.rs, with --quick
-    "limosa demo --quick --json",                      // tests/demo.rs
-    "limosa demo --guest server.wasm",                 // tests/demo.rs, with --quick
-    "limosa bench overhead --json",                    // the bench's own tests
+const ELSEWHERE: [&str; 8] = [
+    "limosa forget two",               // tests/cli.rs: the node must be dead
+    "limosa forget --force two",       // the same
+    "limosa demo",                     // tests/demo.rs, with --quick
+    "limosa demo --quick --json",      // tests/demo.rs
+    "limosa demo --guest server.wasm", // tests/demo.rs, with --quick
+    "limosa bench overhead --json",    // the bench's own tests
     "limosa completion zsh > \"${fpath[1]}/_limosa\"", // the array is zsh's
-    "limosa up",                                       // every test that starts a node
+    "limosa up",                       // every test that starts a node
 ];
 
 /// The examples of a help text, without what is said beside them.
@@ -41,8 +43,6 @@ struct World {
     directory: tempfile::TempDir,
     one: Node,
     _two: Node,
-    /// What `join` joins: a fleet of its own, so that names are free.
-    other: Node,
 }
 
 impl World {
@@ -77,7 +77,6 @@ impl World {
             directory,
             one,
             _two: two,
-            other: Node::start("other", None),
         }
     }
 
@@ -121,7 +120,7 @@ impl World {
     }
 
     /// Puts in what an example cannot know.
-    fn adapt(&self, example: &str) -> (String, u16) {
+    fn adapt(&self, example: &str, ticket: Option<&str>) -> (String, u16) {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         let words = example.split(' ').map(|word| match word {
@@ -130,7 +129,7 @@ impl World {
             "192.0.2.7:7420" | "192.0.2.8:7420" => "127.0.0.1:0".to_owned(),
             "NODE" => "two".to_owned(),
             "/tmp/two" => self.directory.path().join("second").display().to_string(),
-            word if word.starts_with("limosa-") => self.other.ticket().to_owned(),
+            word if word.starts_with("limosa-") => ticket.unwrap().to_owned(),
             word => word.to_owned(),
         });
         (words.collect::<Vec<_>>().join(" "), port)
@@ -139,8 +138,10 @@ impl World {
     fn try_out(&self, example: &str) {
         println!("{example}");
         let words: Vec<&str> = example.split_whitespace().collect();
-        let (line, port) = self.adapt(example);
         let has = |word: &str| words.contains(&word);
+        // Each joins a fleet of its own, where every name is free.
+        let other = has("join").then(|| Node::start("other", None));
+        let (line, port) = self.adapt(example, other.as_ref().map(Node::ticket));
         // A node of its own, which is ended again.
         if has("up") || has("join") {
             let state = self.directory.path().join("own");
