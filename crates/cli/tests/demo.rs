@@ -49,6 +49,28 @@ fn processes_with(text: &str) -> Vec<u32> {
     pids.collect()
 }
 
+/// A process that is nobody's child any more, and whose end is waited for.
+struct Watched(u32, std::os::fd::OwnedFd);
+
+impl Watched {
+    fn new(pid: u32) -> Watched {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let number = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        Watched(pid, pidfd_open(number, PidfdFlags::empty()).unwrap())
+    }
+
+    fn ends(self) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let patience = Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        let mut exit = [PollFd::new(&self.1, PollFlags::IN)];
+        let ended = poll(&mut exit, Some(&patience)).unwrap();
+        assert_eq!(ended, 1, "process {} outlives its parent", self.0);
+    }
+}
+
 #[test]
 fn clients_notice_nothing_of_the_moves() {
     let demo = Demo::new();
@@ -141,7 +163,9 @@ fn an_interrupt_or_a_kill_leaves_nothing_behind() {
             .any(|line| line.unwrap().contains("moving it"));
         assert!(moving, "it came as far as moving");
         let mark = demo.temporary.path().to_str().unwrap();
-        assert_eq!(processes_with(mark).len(), 3);
+        let nodes = processes_with(mark);
+        assert_eq!(nodes.len(), 3);
+        let nodes: Vec<Watched> = nodes.into_iter().map(Watched::new).collect();
         let pid = child.id().to_string();
         assert!(
             Command::new("kill")
@@ -155,14 +179,8 @@ fn an_interrupt_or_a_kill_leaves_nothing_behind() {
             assert_eq!(status.code(), Some(130));
         } else {
             // The nodes end by themselves: nobody is left to wait for them.
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-            while !processes_with(mark).is_empty() {
-                assert!(
-                    std::time::Instant::now() < deadline,
-                    "nodes outlive their parent"
-                );
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
+            nodes.into_iter().for_each(Watched::ends);
+            assert_eq!(processes_with(mark), Vec::<u32>::new());
         }
         demo.left_nothing();
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Lie {
@@ -35,6 +36,8 @@ struct Server {
     bank: Bank,
     older: Option<Bank>,
     transfers: u64,
+    /// Told of their number.
+    count: watch::Sender<u64>,
     lie: Lie,
 }
 
@@ -57,6 +60,7 @@ impl Server {
             }
             "/transfer" => {
                 self.transfers += 1;
+                self.count.send_replace(self.transfers);
                 lies = self.transfers == LIE_AT;
                 if self.transfers == LIE_AT - 100 {
                     self.older = Some(self.bank.clone());
@@ -119,10 +123,12 @@ async fn serve(mut stream: TcpStream, server: Arc<Mutex<Server>>) {
 
 /// Drives the server until well after the lie; also returns what the ledger finds.
 async fn drive(lie: Lie) -> (Tally, Vec<String>) {
+    let (count, mut counted) = watch::channel(0);
     let server = Arc::new(Mutex::new(Server {
         bank: Bank::open(),
         older: None,
         transfers: 0,
+        count,
         lie,
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -141,9 +147,8 @@ async fn drive(lie: Lie) -> (Tally, Vec<String>) {
     load.set(Phase::Paced {
         interval: Duration::from_millis(2),
     });
-    while server.lock().unwrap().transfers < 2 * LIE_AT {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let enough = counted.wait_for(|count| *count >= 2 * LIE_AT);
+    enough.await.unwrap();
     let mut tally = load.finish(Duration::from_millis(300)).await;
     let patience = Duration::from_millis(300);
     let probed = tokio::task::spawn_blocking(move || prober.finish(patience));

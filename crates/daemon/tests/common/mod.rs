@@ -29,7 +29,9 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     waited.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
-/// Asks again until the answer is the right one.
+/// Asks again until the answer is the right one: for what no request waits for, such as what one
+/// node thinks of another. Where there is an event (the end of a process, a line of a log, a step of
+/// a move), tests wait for that.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     within(what, async {
         loop {
