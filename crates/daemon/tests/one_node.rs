@@ -339,3 +339,65 @@ async fn a_trap_is_reported_with_its_reason() {
     }
     assert!(written.contains("trapped"), "{written}");
 }
+
+/// Accepts one client, writes `bytes` bytes to it, and ends.
+fn one_answer(bytes: usize) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "sock_accept"
+            (func $accept (param i32 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "fd_write"
+            (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 2)
+          (func (export "_start") (local $left i32)
+            (if (call $accept (i32.const 3) (i32.const 0) (i32.const 0)) (then unreachable))
+            (local.set $left (i32.const {bytes}))
+            (i32.store (i32.const 8) (i32.const 65536))
+            (loop $more
+              (i32.store (i32.const 12)
+                (select (local.get $left) (i32.const 65536)
+                  (i32.lt_u (local.get $left) (i32.const 65536))))
+              (if (call $write (i32.load (i32.const 0)) (i32.const 8) (i32.const 1) (i32.const 16))
+                (then unreachable))
+              (local.set $left (i32.sub (local.get $left) (i32.load (i32.const 16))))
+              (br_if $more (local.get $left)))))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_gets_the_last_bytes_of_a_process_that_has_ended() {
+    use tokio::io::AsyncReadExt;
+    // More than all buffers on the way hold.
+    const BYTES: usize = 24_000_000;
+    let node = Node::first("ant").await;
+    let spec = RunSpec {
+        name: Some("answer".to_owned()),
+        args: vec!["answer".to_owned()],
+        listen: vec![ListenSpec {
+            address: "127.0.0.1:0".to_owned(),
+            name: "main".to_owned(),
+        }],
+        ..RunSpec::default()
+    };
+    let info = node.client.run(&spec, &[], &one_answer(BYTES)).await;
+    let address = info.unwrap().listeners[0].address.clone();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    // Reads a little, then asks whether the process is there: so it is always behind.
+    let mut buffer = vec![0; 64 << 10];
+    let mut read = 0;
+    let gone = async || {
+        let info = node.client.inspect("answer").await.unwrap();
+        info.state == ProcessState::Exited && info.connections == 0
+    };
+    while !within("the end of the process", gone()).await {
+        let length = within("some", client.read(&mut buffer)).await.unwrap();
+        assert_ne!(length, 0, "all was read before the process has ended");
+        read += length;
+    }
+    let mut rest = Vec::new();
+    within("the rest", client.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    assert_eq!(read + rest.len(), BYTES);
+}

@@ -355,6 +355,36 @@ fn without_the_directory_commands_fail_in_time_and_processes_run_on() {
 }
 
 #[test]
+fn what_a_process_did_before_it_was_watched_is_made_up_for() {
+    let mut fleet = Fleet::new(3, Limits::default());
+    fleet.start(1, P, "a");
+    fleet.migrate(1, P, id(2));
+    fleet.seen.clear();
+    // Node 0 was told where it was when somebody connected; it has moved since.
+    fleet.tell(0, Event::Watch(P));
+    let moved = fleet.store[&P].clone();
+    assert_eq!(moved.claim.owner, id(2));
+    assert!(fleet.saw(0, &Effect::Whereabouts(moved)));
+
+    fleet.tell(2, Event::Exited(P));
+    fleet.seen.clear();
+    fleet.tell(1, Event::Watch(P));
+    assert!(fleet.saw(1, &Effect::Gone { process: P }));
+}
+
+#[test]
+fn a_process_that_could_not_be_made_leaves_no_record_behind() {
+    let mut fleet = Fleet::new(2, Limits::default());
+    let token = fleet.start(1, P, "a");
+    assert!(matches!(fleet.replies[&token], Reply::Started(_)));
+    // What the world says where the process cannot be made is what it says of an end.
+    fleet.tell(1, Event::Exited(P));
+    assert!(fleet.store.is_empty());
+    let again = fleet.start(1, ProcessId(2), "a");
+    assert!(matches!(fleet.replies[&again], Reply::Started(_)));
+}
+
+#[test]
 fn a_start_whose_answer_was_lost_leaves_no_record_behind() {
     let mut fleet = Fleet::new(2, Limits::default());
     // The question arrives, the answer does not.

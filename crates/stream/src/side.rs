@@ -168,9 +168,13 @@ impl Side {
             side.insert(id, end, None);
         }
         for (index, listener) in listeners.into_iter().enumerate() {
+            // There are no more listeners than a process can name.
+            let index = u16::try_from(index).ok();
             for id in &listener.queue {
                 match side.entries.get_mut(id) {
-                    Some(entry) if entry.waiting.is_none() => entry.waiting = Some(index as u16),
+                    Some(entry) if entry.waiting.is_none() && index.is_some() => {
+                        entry.waiting = index;
+                    }
                     _ => return Err(RestoreError::Queue(*id)),
                 }
             }
