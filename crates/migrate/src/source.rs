@@ -75,6 +75,9 @@ pub enum Input {
     TakenBack(Result<(), String>),
     /// The process has ended by itself.
     Ended,
+    /// Somebody wants the process to stay, to end it here, or no longer wants it moved; why. Too
+    /// late once the target was proposed.
+    Cancel(String),
 }
 
 /// What the source wants done.
@@ -177,6 +180,9 @@ pub enum Reason {
     /// An abort was faster than the proposal.
     #[error("the move was aborted before the process was handed over")]
     Aborted,
+    /// It was called off here.
+    #[error("the move was cancelled: {0}")]
+    Cancelled(String),
     /// Freezing, sending or thawing failed.
     #[error("{0}")]
     World(String),
@@ -291,6 +297,7 @@ impl Source {
             Input::BulkFailed(why) => self.give_up_before_proposal(Reason::World(why)),
             Input::TakenBack(result) => self.handle_taken_back(result),
             Input::Ended => self.handle_ended(),
+            Input::Cancel(why) => self.give_up_before_proposal(Reason::Cancelled(why)),
         }
     }
 

@@ -320,7 +320,8 @@ fn whatever_fails_one_of_the_two_runs_it_in_the_end_as_the_record_says() {
                 return;
             }
             faults -= 1;
-            match world.random.u8(0..6) {
+            match world.random.u8(0..7) {
+                6 => world.tell_source(source::Input::Cancel("it is to stay".to_owned())),
                 0 | 1 => {
                     let up = !world.linked;
                     world.relink(up);

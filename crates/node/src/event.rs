@@ -87,6 +87,14 @@ pub enum Event {
         /// Its linear memory, in bytes.
         memory_bytes: u64,
     },
+    /// Command: call off the move of a process that this node is the source of, if its target was
+    /// not proposed yet. Without a reply: who asked for the move gets one.
+    Cancel {
+        /// The process.
+        process: ProcessId,
+        /// Why, for who asked for the move.
+        reason: String,
+    },
     /// Command: remove the record of a process that is lost: its node is dead, or runs without
     /// knowing it. (A process that is there is ended first, and reported with `Exited`.)
     Remove {

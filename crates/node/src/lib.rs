@@ -201,6 +201,7 @@ impl Node {
                 artefact,
                 memory_bytes,
             } => self.migrate(now, token, id, process, to, artefact, memory_bytes),
+            Event::Cancel { process, reason } => self.cancel(now, process, reason),
             Event::Remove { token, process } => {
                 let operation = Operation::Get(process);
                 self.ask_for(now, token, operation, Purpose::Inspect { token, process });

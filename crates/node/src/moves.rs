@@ -296,6 +296,12 @@ impl Node {
         }
     }
 
+    pub(crate) fn cancel(&mut self, now: Duration, process: ProcessId, reason: String) {
+        if let Some(Phase::Moving(id)) = self.processes.get(process).map(|p| p.phase) {
+            self.tell_source(now, id, source::Input::Cancel(reason));
+        }
+    }
+
     pub(crate) fn handle_move_answer(
         &mut self,
         now: Duration,

@@ -25,14 +25,16 @@ enum Fault {
     DirectoryDiesAndReturns,
     LinkLost,
     TargetRefuses,
+    Cancelled,
 }
 
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 6] = [
     Fault::TargetDies,
     Fault::SourceDies,
     Fault::DirectoryDiesAndReturns,
     Fault::LinkLost,
     Fault::TargetRefuses,
+    Fault::Cancelled,
 ];
 
 /// What becomes of the process.
@@ -57,24 +59,26 @@ fn promise_in_source_state(state: source::State, fault: Fault) -> Promise {
     use source::State::*;
     match state {
         Offering | Preparing | Checking | Freezing | Sealed => match fault {
-            TargetDies | LinkLost | TargetRefuses => Promise::RunsOn,
+            TargetDies | LinkLost | TargetRefuses | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
             DirectoryDiesAndReturns => Promise::Moved,
         },
         Proposing => match fault {
             TargetDies | TargetRefuses => Promise::TakenBack,
             SourceDies => Promise::MovedOrLost,
-            DirectoryDiesAndReturns => Promise::Moved,
+            DirectoryDiesAndReturns | Cancelled => Promise::Moved,
             LinkLost => Promise::Decided,
         },
         Granted => match fault {
             TargetDies => Promise::TakenBack,
-            SourceDies | DirectoryDiesAndReturns | LinkLost => Promise::Moved,
+            SourceDies | DirectoryDiesAndReturns | LinkLost | Cancelled => Promise::Moved,
             TargetRefuses => Promise::Decided,
         },
         // The target is dead already.
         TakingBack | Thawing => match fault {
-            TargetDies | DirectoryDiesAndReturns | LinkLost | TargetRefuses => Promise::TakenBack,
+            TargetDies | DirectoryDiesAndReturns | LinkLost | TargetRefuses | Cancelled => {
+                Promise::TakenBack
+            }
             SourceDies => Promise::Lost,
         },
         Over => over(fault),
@@ -86,18 +90,20 @@ fn promise_in_target_state(state: target::State, fault: Fault) -> Promise {
     use target::State::*;
     match state {
         Considering | Preparing | Receiving | Ready => match fault {
-            TargetDies | LinkLost | TargetRefuses => Promise::RunsOn,
+            TargetDies | LinkLost | TargetRefuses | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
             DirectoryDiesAndReturns => Promise::Moved,
         },
         // The link broke before the source could propose.
         Inquiring | Aborting => match fault {
-            TargetDies | LinkLost | TargetRefuses | DirectoryDiesAndReturns => Promise::RunsOn,
+            TargetDies | LinkLost | TargetRefuses | DirectoryDiesAndReturns | Cancelled => {
+                Promise::RunsOn
+            }
             SourceDies => Promise::Lost,
         },
         Activating => match fault {
             TargetDies => Promise::TakenBack,
-            SourceDies | DirectoryDiesAndReturns | LinkLost => Promise::Moved,
+            SourceDies | DirectoryDiesAndReturns | LinkLost | Cancelled => Promise::Moved,
             TargetRefuses => Promise::Decided,
         },
         Over => over(fault),
@@ -111,7 +117,8 @@ fn over(fault: Fault) -> Promise {
         Fault::SourceDies
         | Fault::DirectoryDiesAndReturns
         | Fault::LinkLost
-        | Fault::TargetRefuses => Promise::Moved,
+        | Fault::TargetRefuses
+        | Fault::Cancelled => Promise::Moved,
     }
 }
 
@@ -221,6 +228,10 @@ fn inject(world: &mut World, id: MoveId, fault: Fault) {
             let step = Step::Abort { reason };
             let message = Control::Move { id, step };
             world.tell(SOURCE, Event::Control { from, message });
+        }
+        Fault::Cancelled => {
+            let (process, reason) = (PROCESS, "somebody wants it to stay".to_owned());
+            world.tell(SOURCE, Event::Cancel { process, reason });
         }
     }
 }

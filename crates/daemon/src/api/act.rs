@@ -152,7 +152,7 @@ async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> D
         Action::Stop { timeout } => stop(core, managed, *timeout).await,
         Action::Kill => {
             let end = End::killed(KILLED, "killed");
-            kill(managed, end).await?;
+            kill(core, managed, end).await?;
             info(core, managed)
         }
         Action::Wait => {
@@ -181,8 +181,8 @@ async fn ended(managed: &Managed) -> Result<(), Obstacle> {
     }
 }
 
-async fn kill(managed: &Managed, end: End) -> Result<(), Obstacle> {
-    managed.kill(end);
+async fn kill(core: &Core, managed: &Managed, end: End) -> Result<(), Obstacle> {
+    core.processes.kill(managed, end);
     let late = || {
         Refusal::unavailable(
             "the process is between two nodes and the directory does not answer; \
@@ -204,7 +204,7 @@ async fn remove(core: &Arc<Core>, managed: &Arc<Managed>, force: bool) -> Done {
             return Err(Refusal::conflict(message).into());
         }
         let end = End::killed(KILLED, "removed");
-        kill(managed, end).await?;
+        kill(core, managed, end).await?;
     }
     core.processes.forget(managed.id);
     // Its record goes when its clients have the last that it wrote; and its name is free only then.
@@ -231,7 +231,7 @@ async fn stop(core: &Arc<Core>, managed: &Arc<Managed>, timeout: Duration) -> Do
         return Err(obstacle);
     }
     let end = End::killed(STOPPED, "stopped");
-    kill(managed, end).await?;
+    kill(core, managed, end).await?;
     info(core, managed)
 }
 

@@ -214,6 +214,16 @@ impl Processes {
         }
     }
 
+    /// Ends a process here, as soon as it can be: a move that nothing was decided about yet is called
+    /// off. If it runs elsewhere after all, it is not ended.
+    pub fn kill(&self, managed: &Managed, end: End) {
+        let reason = end.reason.clone().unwrap_or_default();
+        managed.kill(end);
+        let process = managed.id;
+        let reason = format!("the process was ended: {reason}");
+        self.node.event(Event::Cancel { process, reason });
+    }
+
     /// Waits until the node has been told of all that have ended.
     pub async fn reported(&self) {
         // Cannot fail: the sender is here.
@@ -227,7 +237,7 @@ impl Processes {
     /// Kills all, without a word: the node goes down and its processes with it.
     pub fn kill_all(&self) {
         for managed in self.all() {
-            managed.kill(End::killed(KILLED, "its node was shut down"));
+            self.kill(&managed, End::killed(KILLED, "its node was shut down"));
         }
     }
 }
