@@ -10,19 +10,23 @@
 //! ending it. What is frozen at the source stays with its process's thread until the node says
 //! what becomes of it.
 
+mod arrivals;
+
+pub use arrivals::Arrivals;
+
 use crate::core::Core;
-use crate::links::bulk::{self, BulkOut};
-use crate::links::transport::Secured;
+use crate::links::bulk::BulkOut;
 use crate::loader::{Unloadable, blocking};
 use crate::processes::log::{Log, LoggedStdio};
 use crate::processes::managed::{Launch, Managed, Origin, Sealed};
 use crate::processes::sockets::Sockets;
-use crate::store::images::{MAX_IMAGE_BYTES, id_of};
+use crate::store::images::id_of;
+use arrivals::{Arrived, MAX_LUGGAGE};
 use node::event::{Event, Token};
 use overlay::membership::Health;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -32,10 +36,6 @@ use wire::link::{BulkKind, Luggage};
 use wire::snapshot::{Limits, Snapshot};
 use wire::{Epoch, ImageId, MoveId, NodeId, ProcessId};
 
-/// Bytes that a snapshot may have beyond the memory: files, streams, frames.
-const MAX_BESIDE_MEMORY: u64 = 4 << 30;
-const MAX_LUGGAGE: u64 = 1 << 20;
-const MAX_LOG: u64 = 1 << 20;
 /// More than any program can write in its life.
 const MOST_LOGGED: u64 = 1 << 62;
 
@@ -62,7 +62,7 @@ enum Part {
     Snapshot {
         sealed: Arc<Sealed>,
         luggage: Luggage,
-        log: Vec<u8>,
+        log: Arc<Log>,
     },
 }
 
@@ -139,7 +139,7 @@ impl Moves {
     /// Source: the process is frozen, or not. Returns what the node is to be told.
     pub fn frozen(&mut self, id: MoveId, result: Result<Arc<Sealed>, String>) -> Event {
         let result = result.map(|sealed| {
-            let bytes = sealed.encoder_for_link().total_bytes();
+            let bytes = sealed.total_bytes();
             if let Some(outgoing) = self.outgoing.get_mut(&id) {
                 outgoing.sealed = Some(sealed);
             }
@@ -161,7 +161,8 @@ impl Moves {
             self.core.node.event(Event::BulkFailed { id, reason });
             return;
         };
-        let (log, log_end) = managed.log.export();
+        // It writes nothing while it is frozen.
+        let log_end = *managed.log.follow().borrow();
         let luggage = Luggage {
             listeners: managed.listeners.clone(),
             born_ns: managed.born_ns,
@@ -172,7 +173,7 @@ impl Moves {
         let _ = outgoing.parts.send(Part::Snapshot {
             sealed,
             luggage,
-            log,
+            log: managed.log.clone(),
         });
     }
 
@@ -182,7 +183,7 @@ impl Moves {
             let need_image = !self.core.loader.images().has(offer.image);
             let (prepare, prepared) = oneshot::channel();
             let standing = Arc::new(Standing::default());
-            let parts = self.core.arrivals.expect(id, from, &offer);
+            let parts = self.core.arrivals.expect(id, from, &offer, need_image);
             let task = Receive {
                 core: self.core.clone(),
                 id,
@@ -282,6 +283,7 @@ impl Standing {
 fn forget(managed: &Managed) {
     managed.sockets.withdraw();
     managed.drop_silently(None);
+    managed.log.remove_files();
 }
 
 /// Dials the bulk link, then sends parts as they come.
@@ -325,14 +327,14 @@ async fn send_parts(
                 link.send(BulkKind::Luggage, &[&encoded])
                     .await
                     .map_err(broken)?;
-                let encoder = sealed.encoder_for_link();
-                let slices: Vec<&[u8]> = encoder.slices().collect();
+                let slices: Vec<&[u8]> = sealed.slices().collect();
                 link.send(BulkKind::Snapshot, &slices)
                     .await
                     .map_err(broken)?;
                 tracing::debug!(%id, "snapshot sent");
+                drop(sealed);
                 // The process does not wait for this, and can do without.
-                if let Err(error) = link.send(BulkKind::Log, &[&log]).await {
+                if let Err(error) = send_log(&mut link, log).await {
                     tracing::warn!(%error, "the log did not go along with its process");
                 }
             }
@@ -342,113 +344,22 @@ async fn send_parts(
     Ok(())
 }
 
+async fn send_log(link: &mut BulkOut, log: Arc<Log>) -> io::Result<()> {
+    link.send(BulkKind::Log, &[&log.export().0]).await?;
+    let text = blocking(move || {
+        let text = log.text();
+        text.map_err(|error| Unloadable::Store(format!("the log file cannot be read: {error}")))
+    });
+    let text = text.await.map_err(io::Error::other)?;
+    link.send(BulkKind::LogText, &[&text]).await
+}
+
 fn encode_luggage(luggage: &Luggage) -> Result<Vec<u8>, String> {
     let mut frame = Vec::new();
     wire::link::write_frame(luggage, MAX_LUGGAGE as usize, &mut frame)
         .map_err(|error| error.to_string())?;
     // The header of the part has the length already.
     Ok(frame.split_off(4))
-}
-
-/// Parts of moves towards this node that may arrive over bulk links.
-#[derive(Default)]
-pub struct Arrivals {
-    expected: Mutex<HashMap<MoveId, Expected>>,
-}
-
-#[derive(Clone)]
-struct Expected {
-    from: NodeId,
-    snapshot_limit: u64,
-    parts: mpsc::Sender<Arrived>,
-}
-
-/// A part, whole.
-enum Arrived {
-    Image(Vec<u8>),
-    Luggage(Luggage),
-    Snapshot(Vec<u8>),
-    Log(Vec<u8>),
-    Failed(String),
-}
-
-impl Arrivals {
-    fn expected(&self) -> MutexGuard<'_, HashMap<MoveId, Expected>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn expect(&self, id: MoveId, from: NodeId, offer: &Offer) -> mpsc::Receiver<Arrived> {
-        // Whole parts wait in it: while one does, the link of the next is not read.
-        let (sender, receiver) = mpsc::channel(1);
-        let expected = Expected {
-            from,
-            snapshot_limit: offer.memory_bytes.saturating_add(MAX_BESIDE_MEMORY),
-            parts: sender,
-        };
-        self.expected().insert(id, expected);
-        receiver
-    }
-
-    fn forget(&self, id: MoveId) {
-        self.expected().remove(&id);
-    }
-
-    /// Serves a bulk link that a member has opened.
-    pub async fn serve(&self, peer: NodeId, mut link: Secured) {
-        let mut last: Option<Expected> = None;
-        loop {
-            let header = match bulk::next_header(&mut link).await {
-                Ok(Some(header)) => header,
-                closed => {
-                    let reason = match closed {
-                        Err(error) => error.to_string(),
-                        Ok(_) => "the source has closed it".to_owned(),
-                    };
-                    tracing::debug!(node = %peer.short(), reason, "bulk link closed");
-                    // Nothing more comes; whoever waits for it must know.
-                    if let Some(expected) = last {
-                        let failed = Arrived::Failed(format!("the transfer broke: {reason}"));
-                        let _ = expected.parts.send(failed).await;
-                    }
-                    return;
-                }
-            };
-            let expected = self.expected().get(&header.id).cloned();
-            let Some(expected) = expected.filter(|expected| expected.from == peer) else {
-                tracing::info!(node = %peer.short(), id = %header.id, "bytes for no move; closed");
-                return;
-            };
-            let limit = match header.what {
-                BulkKind::Image => MAX_IMAGE_BYTES,
-                BulkKind::Snapshot => expected.snapshot_limit,
-                BulkKind::Luggage => MAX_LUGGAGE,
-                BulkKind::Log => MAX_LOG,
-            };
-            let part = bulk::read_part(&mut link, header.length, limit).await;
-            let arrived = part
-                .map_err(|error| format!("the transfer broke: {error}"))
-                .and_then(|bytes| arrived(header.what, bytes));
-            let failed = arrived.is_err();
-            last = Some(expected.clone());
-            // A move that is over is not interested any more.
-            let arrived = arrived.unwrap_or_else(Arrived::Failed);
-            let _ = expected.parts.send(arrived).await;
-            if failed {
-                return;
-            }
-        }
-    }
-}
-
-fn arrived(what: BulkKind, bytes: Vec<u8>) -> Result<Arrived, String> {
-    Ok(match what {
-        BulkKind::Image => Arrived::Image(bytes),
-        BulkKind::Snapshot => Arrived::Snapshot(bytes),
-        BulkKind::Luggage => {
-            Arrived::Luggage(wire::link::decode(&bytes).map_err(|error| error.to_string())?)
-        }
-        BulkKind::Log => Arrived::Log(bytes),
-    })
 }
 
 /// The target's task of one move.
@@ -483,13 +394,33 @@ impl Receive {
         };
         let failed = result.is_err();
         self.core.node.event(Event::Restored { id, result });
-        if !failed
-            && let Some(Arrived::Log(frames)) = self.parts.recv().await
-            && let Some(managed) = self.standing.get()
-        {
-            managed.log.import(&frames);
+        if !failed && let Some(managed) = self.standing.get() {
+            self.log(&managed.log).await;
         }
         self.core.arrivals.forget(id);
+    }
+
+    /// Takes what the process has written before.
+    async fn log(&mut self, log: &Arc<Log>) {
+        let result = async {
+            let Arrived::Log(frames) = self.next().await? else {
+                return Err("something else arrived in place of the log".to_owned());
+            };
+            log.import(&frames);
+            drop(frames);
+            let Arrived::LogText(text) = self.next().await? else {
+                return Err("something else arrived in place of the log file".to_owned());
+            };
+            let log = log.clone();
+            let laid = tokio::task::spawn_blocking(move || log.lay_down(&text));
+            laid.await.map_err(|error| error.to_string())
+        };
+        let result: Result<(), String> = result.await;
+        if let Err(reason) = result {
+            tracing::warn!(id = %self.id, reason, "the log did not come along with its process");
+            let missing = "what was written before the process came to this node is missing here: ";
+            log.mark_missing(&format!("{missing}{reason}"));
+        }
     }
 
     async fn next(&mut self) -> Result<Arrived, String> {
@@ -557,8 +488,7 @@ impl Receive {
         let prepare = move || {
             let failed = |reason: String| Unloadable::Store(reason);
             let mut snapshot =
-                Snapshot::decode_from_link(&bytes).map_err(|error| failed(error.to_string()))?;
-            drop(bytes);
+                Snapshot::decode_from_link(bytes).map_err(|error| failed(error.to_string()))?;
             let decoded = start.elapsed();
             if snapshot.image != offer.image || snapshot.artefact != offer.artefact {
                 return Err(failed("the snapshot is of another program".to_owned()));

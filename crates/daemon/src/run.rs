@@ -223,7 +223,12 @@ pub async fn run_node(
     let switch = Switch::new(dialler.clone());
     let core = Arc::new(Core {
         anchors: Anchors::new(switch.clone(), Some(node.clone()), config.max_connections),
-        processes: Processes::new(node.clone(), &state.path("logs"), config.max_processes),
+        processes: Processes::new(
+            node.clone(),
+            &switch,
+            &state.path("logs"),
+            config.max_processes,
+        ),
         loader: Loader::new(engine, Images::new(&state.path("images"))),
         switch,
         node,

@@ -10,7 +10,7 @@
 //!   directory.redb  the directory, on the node that keeps it (0600)
 //!   images/         modules, named by their hash
 //!   cache/          compiled code, this machine's own
-//!   logs/           what processes wrote
+//!   logs/           what processes wrote, and how they ended
 //! ```
 //!
 //! Files are replaced whole or not at all: written beside, synced, renamed.

@@ -178,6 +178,107 @@ async fn logs_follow_a_process_from_node_to_node() {
     );
 }
 
+/// What is read of a log, by stream.
+async fn read(mut logs: daemon::client::Logs) -> (String, String) {
+    let (mut out, mut err) = (String::new(), String::new());
+    while let Some((stream, bytes)) = within("logs", logs.next()).await.unwrap() {
+        let text = if stream == 1 { &mut out } else { &mut err };
+        *text += std::str::from_utf8(&bytes).unwrap();
+    }
+    (out, err)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_says_what_is_missing_and_its_file_goes_along() {
+    let a = Node::first("ant").await;
+    let b = Node::joining("bee", &a).await;
+    a.sees_alive(2).await;
+    let spec = wire::api::RunSpec {
+        name: Some("tick".to_owned()),
+        args: ["hello", "tick", "0", "0"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let info = a
+        .client
+        .run(&spec, &[], &common::guest("hello"))
+        .await
+        .unwrap();
+    // More than is kept in memory.
+    let mut logs = a.client.logs("tick", true, None).await.unwrap();
+    let mut seen = 0;
+    while seen < 2 * daemon::processes::log::KEPT_BYTES {
+        let (_, bytes) = within("logs", logs.next()).await.unwrap().unwrap();
+        seen += bytes.len();
+    }
+    drop(logs);
+    migrate(&a, "tick", &b).await;
+    a.client.kill("tick").await.unwrap();
+    let (out, err) = read(a.client.logs("tick", false, None).await.unwrap()).await;
+    assert!(
+        err.starts_with("limosa: about ") && err.lines().count() == 1,
+        "{err}"
+    );
+    let missing: usize = err.split(' ').nth(2).unwrap().parse().unwrap();
+    let number = |line: &str| {
+        line.strip_prefix("tick ")
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let first = number(out.lines().next().unwrap());
+    let frames: usize = (1..first).map(|n| format!("tick {n}\n").len() + 5).sum();
+    // A line may have come in pieces, each with a header of its own.
+    assert!(
+        (frames..frames + 100).contains(&missing),
+        "{missing}, {frames}"
+    );
+    // Nothing is missing between the lines, nor for one who wants the last ones.
+    let count = out.lines().count();
+    assert!(out.lines().map(number).eq(first..first + count));
+    let (out, err) = read(b.client.logs("tick", false, Some(3)).await.unwrap()).await;
+    assert_eq!((out.lines().count(), err.as_str()), (3, ""));
+    // The file came along, and none stayed behind.
+    let file = |node: &Node, end| {
+        node.config
+            .state_dir
+            .join(format!("logs/{}.log{end}", info.id))
+    };
+    assert!(!file(&a, "").exists() && !file(&a, ".1").exists());
+    until("the older part of the file", || async {
+        let text = std::fs::read_to_string(file(&b, ".1")).ok()?;
+        (!text.is_empty()).then(|| assert!(text.starts_with("tick 1\n")))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_does_not_wait_for_a_slow_target() {
+    let [a, b, _c] = fleet().await;
+    a.serve("echo", "echo", None).await;
+    let (reached, at_ready) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    // The target stands by, and does not come to say so.
+    b.steps.at("ready", move || {
+        reached.send(()).unwrap();
+        released.recv().unwrap_err();
+    });
+    let moving = tokio::spawn({
+        let client = a.client.clone();
+        async move { client.migrate("echo", "bee").await }
+    });
+    within("the target is ready", at_ready).await.unwrap();
+    let ended = within("the kill", a.client.kill("echo")).await.unwrap();
+    let error = within("the move", moving).await.unwrap().unwrap_err();
+    drop(release);
+    assert!(
+        error.to_string().contains("the process was ended"),
+        "{error}"
+    );
+    assert_eq!((ended.node, ended.moves), (a.ready.node, 0));
+    assert_eq!(ended.exit_code, Some(137));
+    assert!(ended.listeners.is_empty(), "what has ended does not listen");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_a_moved_process_restores_anywhere() {
     let [a, b, c] = fleet().await;

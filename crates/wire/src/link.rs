@@ -387,6 +387,8 @@ pub enum BulkKind {
     Luggage,
     /// The end of what the process has written, as the API's log frames. Comes after the snapshot.
     Log,
+    /// The end of its log file, plain. Comes last.
+    LogText,
 }
 
 /// What a node knows of a process that is no state of the process itself, and goes along when it

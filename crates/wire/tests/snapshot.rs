@@ -5,7 +5,7 @@ mod support;
 use std::path::PathBuf;
 use support::{birth, full, mutate};
 use wire::snapshot::{
-    DecodeError, HEADER_BYTES, Header, MAGIC, PageKind, Run, Snapshot, fix_header,
+    DecodeError, Encoded, HEADER_BYTES, Header, MAGIC, PageKind, Run, Snapshot, fix_header,
 };
 
 fn golden(name: &str, snapshot: &Snapshot) {
@@ -104,17 +104,47 @@ fn any_altered_byte_is_noticed() {
 #[test]
 fn a_snapshot_without_checksum_is_for_links_only() {
     let snapshot = birth();
-    let bytes: Vec<u8> = snapshot
-        .encoder_for_link()
-        .slices()
-        .flatten()
-        .copied()
-        .collect();
-    assert_eq!(Snapshot::decode_from_link(&bytes).unwrap(), snapshot);
+    let encoded = Encoded::for_link(snapshot.clone().into());
+    let bytes = encoded.slices().collect::<Vec<_>>().concat();
+    assert_eq!(encoded.total_bytes(), bytes.len() as u64);
+    let decoded = Snapshot::decode_from_link(bytes.clone()).unwrap();
+    assert_eq!(decoded, snapshot);
     assert_eq!(Snapshot::decode(&bytes), Err(DecodeError::Altered));
     // And one with a checksum is none that came over a link.
-    let error = Snapshot::decode_from_link(&snapshot.encode()).unwrap_err();
+    let error = Snapshot::decode_from_link(snapshot.encode()).unwrap_err();
     assert_eq!(error, DecodeError::Altered);
+}
+
+#[test]
+fn over_a_link_every_memory_comes_back_and_the_largest_is_not_copied() {
+    for largest in 0..3 {
+        let mut snapshot = full();
+        let page = |index: usize| vec![index as u8 + 1; wire::snapshot::PAGE_BYTES];
+        snapshot.memories = (0..3)
+            .map(|index| {
+                let given = if index == largest { 16 } else { index };
+                let mut map = wire::snapshot::PageMap::default();
+                for number in 0..16 {
+                    map.push(if number < given {
+                        PageKind::Given
+                    } else {
+                        PageKind::Zero
+                    });
+                }
+                wire::snapshot::Memory {
+                    wasm_pages: 1,
+                    map,
+                    given: page(index).repeat(given),
+                }
+            })
+            .collect();
+        let encoded = Encoded::for_link(snapshot.clone().into());
+        let bytes = encoded.slices().collect::<Vec<_>>().concat();
+        let at = bytes.as_ptr();
+        let decoded = Snapshot::decode_from_link(bytes).unwrap();
+        assert_eq!(decoded.memories[largest].given.as_ptr(), at);
+        assert_eq!(decoded, snapshot);
+    }
 }
 
 #[test]

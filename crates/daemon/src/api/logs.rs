@@ -1,11 +1,14 @@
 //! `GET /v1/processes/{ref}/logs`: what a process wrote, as frames (see [`crate::processes::log`]).
 //!
 //! Positions count the bytes of frames since the process was born, on whatever nodes. So whoever
-//! follows counts what has passed, and goes on from there at the next owner when it moves.
+//! follows counts what has passed, and goes on from there at the next owner when it moves. What is
+//! asked for and not kept any more is marked, once, by the node that was asked ([`log::gap`]); the
+//! marks do not count.
 
 use super::act::{Action, act};
 use super::extract::{Named, Params};
 use super::{Answer, Context, Refusal, header, is_set};
+use crate::processes::log;
 use crate::processes::managed::{Managed, Status};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -55,13 +58,18 @@ pub async fn logs(
         tail: query.tail,
     };
     let answer = act(&context, &process, first).await?;
-    if !is_set(query.follow) || context.forwarded() {
+    if context.forwarded() {
         return Ok(answer);
     }
     let begin = position_of(&answer).ok_or_else(|| Refusal::internal("no position"))?;
+    // Who wants the last lines misses nothing before them.
+    let wanted = query.from.or(query.tail.is_none().then_some(0));
+    let wanted = wanted.unwrap_or(begin);
+    let following = is_set(query.follow);
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
-        if let Err(refusal) = follow(&context, &process, answer, begin, &sender).await {
+        let passed = follow(&context, &process, answer, wanted, following, &sender).await;
+        if let Err(refusal) = passed {
             let message = refusal.error.message;
             let _ = sender.send(Err(std::io::Error::other(message))).await;
         }
@@ -73,17 +81,27 @@ fn position_of(answer: &Response) -> Option<u64> {
     header(answer.headers(), POSITION)?.parse().ok()
 }
 
-/// Passes on what comes; when it ends because the process has moved, asks its new node.
+/// Passes on what comes from the position that was wanted; when it ends because the process has
+/// moved, or because what comes next is not kept any more, asks again, unless it is not to follow.
 async fn follow(
     context: &Context,
     process: &str,
     answer: Response,
-    begin: u64,
+    wanted: u64,
+    following: bool,
     sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) -> Result<(), Refusal> {
-    let (mut answer, mut position, mut last) = (answer, begin, false);
+    let (mut answer, mut position, mut last) = (answer, wanted, !following);
     loop {
         if let Some(at) = position_of(&answer) {
+            if at > position
+                && sender
+                    .send(Ok(log::gap(at - position).into()))
+                    .await
+                    .is_err()
+            {
+                return Ok(());
+            }
             position = at;
         }
         let mut body = answer.into_body();
@@ -157,10 +175,22 @@ pub fn stream_of(
             );
             end.borrow_and_update();
             loop {
-                // What is too old to be there any more is skipped.
                 let (bytes, at) = log.read(position, CHUNK);
                 if bytes.is_empty() {
                     break;
+                }
+                if at > position {
+                    // It was written faster than it was read.
+                    if follow {
+                        return;
+                    }
+                    if sender
+                        .send(Ok(log::gap(at - position).into()))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
                 }
                 position = at + bytes.len() as u64;
                 if sender.send(Ok(bytes.into())).await.is_err() {

@@ -11,7 +11,7 @@ use crate::anchors::Opened;
 use crate::core::Core;
 use crate::loader::{Unloadable, blocking};
 use crate::processes::log::{Log, LoggedStdio};
-use crate::processes::managed::{Launch, Managed, Origin, Sealed};
+use crate::processes::managed::{Launch, Managed, Origin};
 use crate::processes::sockets::Sockets;
 use crate::processes::tree;
 use crate::store::images::MAX_IMAGE_BYTES;
@@ -319,7 +319,7 @@ fn now_ns() -> u64 {
 pub async fn checkpoint_file(
     core: &Arc<Core>,
     managed: &Arc<Managed>,
-    sealed: Arc<Sealed>,
+    sealed: Arc<Snapshot>,
 ) -> Answer {
     let (images, image) = (core.loader.images().clone(), managed.image);
     let head = Head {

@@ -17,7 +17,7 @@ use wire::{MoveId, NodeId};
 const IDLE: Duration = Duration::from_secs(180);
 /// How long it may stand still within a part.
 const STALL: Duration = Duration::from_secs(10);
-/// Bytes asked of the connection at once, and allocated ahead of what has arrived.
+/// Bytes given to or asked of the connection at once.
 const STEP: usize = 1 << 20;
 /// Slices shorter than this are copied together before they are sent.
 const SMALL: usize = 32 << 10;
@@ -106,8 +106,12 @@ pub async fn read_part(stream: &mut Secured, length: u64, limit: u64) -> io::Res
         return Err(too_long());
     }
     let length = usize::try_from(length).map_err(|_| too_long())?;
-    // A claim of length costs a member's peer no more than this until the bytes are there.
-    let mut bytes = Vec::with_capacity(length.min(64 * STEP));
+    // Large room costs nothing until there is something in it, and is never copied as it fills. How
+    // much a member may claim is bounded by `limit`.
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
     while bytes.len() < length {
         let missing = length - bytes.len();
         let mut rest = (&mut *stream).take(missing.min(STEP) as u64);

@@ -4,12 +4,13 @@
 //! `stream u8 (1 or 2), length u32 little-endian, bytes`, at most one line per frame. A position
 //! counts the bytes of all frames since the process was born; it goes along when the process
 //! moves, so that a reader who follows continues at the new node where it stopped. The same bytes
-//! go, unframed, into a file for people.
+//! go, unframed, into a file for people, which goes along too. Where a reader asks for more than is
+//! kept in memory, a mark says how much is missing.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -18,9 +19,12 @@ use tokio::sync::watch;
 pub const KEPT_BYTES: usize = 512 << 10;
 /// Length of a log file, after which it is moved aside (one older file is kept).
 const FILE_BYTES: u64 = 16 << 20;
+/// Bytes of the text in the files that go along in a move: the newest.
+pub const TEXT_BYTES: u64 = 16 << 20;
 /// Bytes before the content of a frame.
 pub const HEADER: usize = 5;
-const LONGEST_FRAME: usize = 16 << 10;
+/// Bytes of the content of a frame, at most.
+pub const LONGEST_FRAME: usize = 16 << 10;
 /// Log files that outlive a restart of the node.
 const KEPT_FILES: usize = 100;
 
@@ -46,6 +50,8 @@ struct LogFile {
     path: PathBuf,
     file: File,
     length: u64,
+    /// The file that was moved aside. Both stay readable here when they are removed.
+    older: Option<File>,
 }
 
 impl Log {
@@ -86,6 +92,25 @@ impl Log {
         self.end.send_replace(end);
     }
 
+    /// Appends whole lines of the node's own: they begin where a line begins, whatever the program
+    /// wrote last, and end with the end of one.
+    pub fn append_lines(&self, stream: u8, text: &str) {
+        let within_a_line = {
+            let kept = self.kept();
+            kept.frames.back().is_some_and(|(_, ends_line)| !ends_line)
+        };
+        let begin = if within_a_line { "\n" } else { "" };
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        self.append(stream, format!("{begin}{text}{end}").as_bytes());
+    }
+
+    /// What an ended process has left: frames that end at a position. Nothing more is written.
+    pub fn ended(frames: &[u8], end: u64) -> Arc<Log> {
+        let log = Log::new(end, None);
+        log.import(frames);
+        log
+    }
+
     /// Puts frames that were written elsewhere in front; `frames` end where this log began.
     /// What is malformed ends the import.
     pub fn import(&self, frames: &[u8]) {
@@ -100,8 +125,6 @@ impl Log {
         if kept.begin() < older.end {
             return;
         }
-        let text = older.text();
-        kept.write_file(&text);
         for (position, _) in &mut older.frames {
             *position += begin;
         }
@@ -110,6 +133,69 @@ impl Log {
         kept.bytes = older.bytes;
         kept.frames = older.frames;
         kept.trim();
+    }
+
+    /// The newest text of the files, for the node that the process moves to. Reads from the disk.
+    pub fn text(&self) -> std::io::Result<Vec<u8>> {
+        let mut files = Vec::new();
+        if let Some(file) = &self.kept().file {
+            let older = file.older.as_ref();
+            for part in older.into_iter().chain([&file.file]) {
+                files.push(part.try_clone()?);
+            }
+        }
+        // What is written meanwhile is not part of it.
+        let lengths = files.iter().map(|file| Ok(file.metadata()?.len()));
+        let lengths = lengths.collect::<std::io::Result<Vec<u64>>>()?;
+        let mut skip = lengths.iter().sum::<u64>().saturating_sub(TEXT_BYTES);
+        let mut text = Vec::new();
+        for (file, length) in files.iter().zip(lengths) {
+            let skipped = skip.min(length);
+            skip -= skipped;
+            let begin = text.len();
+            text.resize(begin + usize::try_from(length - skipped).unwrap_or(0), 0);
+            if let Some(rest) = text.get_mut(begin..) {
+                file.read_exact_at(rest, skipped)?;
+            }
+        }
+        Ok(text)
+    }
+
+    /// Text that was written at the node where the process was before, into the file that is older
+    /// than this log's own.
+    pub fn lay_down(&self, text: &[u8]) {
+        let path = match &self.kept().file {
+            // So much was written here already that what came before is too old.
+            Some(file) if file.older.is_none() => aside(&file.path),
+            _ => return,
+        };
+        let laid = open(&path).and_then(|mut older| {
+            older.set_len(0)?;
+            older.write_all(text)?;
+            Ok(older)
+        });
+        match (laid, &mut self.kept().file) {
+            (Ok(older), Some(file)) => file.older = Some(older),
+            (Ok(_), None) => {}
+            (Err(error), _) => {
+                tracing::warn!(path = %path.display(), %error, "the older part of a log is lost");
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Says in the file that what was written before the process came here is not there.
+    pub fn mark_missing(&self, what: &str) {
+        self.kept()
+            .write_file(format!("limosa: {what}\n").as_bytes());
+    }
+
+    /// Removes the files. What is on its way elsewhere can still be read.
+    pub fn remove_files(&self) {
+        if let Some(file) = &self.kept().file {
+            let _ = std::fs::remove_file(&file.path);
+            let _ = std::fs::remove_file(aside(&file.path));
+        }
     }
 
     /// All kept frames and the position after them.
@@ -191,16 +277,6 @@ impl Kept {
         }
     }
 
-    fn text(&mut self) -> Vec<u8> {
-        let mut text = Vec::new();
-        let mut rest: &[u8] = self.bytes.make_contiguous();
-        while let Some((_, part, after)) = next_frame(rest) {
-            text.extend_from_slice(part);
-            rest = after;
-        }
-        text
-    }
-
     fn write_file(&mut self, bytes: &[u8]) {
         let Some(file) = &mut self.file else { return };
         if let Err(error) = file.write(bytes) {
@@ -211,34 +287,56 @@ impl Kept {
     }
 }
 
+/// Where a log file goes when it is long.
+pub fn aside(path: &Path) -> PathBuf {
+    let mut older = path.to_owned().into_os_string();
+    older.push(".1");
+    older.into()
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(true).mode(0o600);
+    options.open(path)
+}
+
 impl LogFile {
     fn open(path: &Path) -> std::io::Result<LogFile> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)?;
+        let file = open(path)?;
         Ok(LogFile {
             length: file.metadata()?.len(),
             path: path.to_owned(),
             file,
+            older: None,
         })
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         if self.length > FILE_BYTES {
-            let mut older = self.path.clone().into_os_string();
-            older.push(".1");
-            std::fs::rename(&self.path, older)?;
-            *self = LogFile::open(&self.path)?;
+            std::fs::rename(&self.path, aside(&self.path))?;
+            let older = std::mem::replace(self, LogFile::open(&self.path)?);
+            self.older = Some(older.file);
         }
         self.length += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 }
 
-/// Removes all but the newest log files: those of processes of earlier starts of the node.
-pub fn prune(directory: &Path) {
+/// A frame of the node's own that stands for `missing` bytes of frames that are not kept any more.
+pub fn gap(missing: u64) -> Vec<u8> {
+    let text = format!(
+        "limosa: about {missing} bytes of the log are missing here; what is left of them is in the \
+         log file, under logs/ in the state directory of the process's node\n"
+    );
+    let mut frame = vec![2];
+    frame.extend((text.len() as u32).to_le_bytes());
+    frame.extend(text.bytes());
+    frame
+}
+
+/// Removes log files that belong to no process: all but the newest, for people who look for what
+/// happened before a node fell. `listed` says which belong to one.
+pub fn prune(directory: &Path, listed: impl Fn(&Path) -> bool) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };
@@ -247,6 +345,7 @@ pub fn prune(directory: &Path) {
         Some((modified, entry.path()))
     };
     let mut files: Vec<_> = entries.flatten().filter_map(aged).collect();
+    files.retain(|(_, path)| !listed(path));
     files.sort_unstable();
     let many = files.len().saturating_sub(KEPT_FILES);
     for (_, path) in files.drain(..many) {
@@ -343,6 +442,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_the_node_s_own_stand_apart_from_what_the_program_wrote() {
+        let log = Log::new(0, None);
+        log.append_lines(2, "first");
+        log.append(1, b"no end");
+        log.append_lines(2, "limosa: trapped\nat f");
+        log.append_lines(2, "more\n");
+        let expected = "2:first\n1:no end2:\n2:limosa: trapped\n2:at f\n2:more\n";
+        assert_eq!(text(&log.read(0, usize::MAX).0), expected);
+    }
+
+    #[test]
     fn the_file_has_the_plain_text() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p.log");
@@ -350,5 +460,45 @@ mod tests {
         log.append(1, b"out\n");
         log.append(2, b"err\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"out\nerr\n");
+    }
+
+    #[test]
+    fn the_files_go_along_and_none_stays_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let (here, there) = (
+            directory.path().join("a.log"),
+            directory.path().join("b.log"),
+        );
+        let old = Log::new(0, Some(&here));
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        // Enough for an older file beside.
+        for _ in 0..FILE_BYTES / 1000 + 10 {
+            old.append(1, &line);
+        }
+        assert!(aside(&here).exists());
+        old.remove_files();
+        assert!(!here.exists() && !aside(&here).exists());
+        let text = old.text().unwrap();
+        assert_eq!(text.len() as u64, TEXT_BYTES);
+        let new = Log::new(1 << 30, Some(&there));
+        new.append(1, b"after\n");
+        new.lay_down(&text);
+        assert_eq!(std::fs::read(&there).unwrap(), b"after\n");
+        assert!(std::fs::read(aside(&there)).unwrap() == text);
+        let both = new.text().unwrap();
+        assert_eq!(both.len() as u64, TEXT_BYTES);
+        assert!(both.ends_with(b"x\nafter\n"));
+    }
+
+    #[test]
+    fn files_that_belong_to_no_process_go_but_for_the_newest() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..KEPT_FILES + 20 {
+            std::fs::write(directory.path().join(format!("{number}.log")), b"").unwrap();
+        }
+        prune(directory.path(), |path| path.ends_with("7.log"));
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, KEPT_FILES + 1);
+        assert!(directory.path().join("7.log").exists());
     }
 }

@@ -13,6 +13,7 @@
 //! or could run; while it is sealed, nobody here knows whether it is still this node's, so the kill
 //! waits for the end of the move.
 
+use super::ends::EndRecord;
 use super::executor::{SystemEntropy, ThreadClock, block_on};
 use super::log::Log;
 use super::sockets::Sockets;
@@ -20,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
 use vm::{Control, Image, Meter, Outcome, Process};
@@ -106,8 +107,8 @@ impl End {
     }
 }
 
-/// A frozen state.
-pub type Sealed = Snapshot;
+/// A state frozen for a move, ready to be sent.
+pub type Sealed = wire::snapshot::Encoded;
 
 /// What the thread is told while it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +121,7 @@ enum Command {
 #[derive(Default)]
 struct Intents {
     moving: Option<MoveId>,
-    checkpoints: Vec<oneshot::Sender<Result<Arc<Sealed>, String>>>,
+    checkpoints: Vec<oneshot::Sender<Result<Arc<Snapshot>, String>>>,
     killed: Option<End>,
     /// Frozen for a move and not told to go on.
     sealed: bool,
@@ -162,6 +163,8 @@ pub struct Managed {
     pub moves: u64,
     epoch: AtomicU64,
     initial_memory_bytes: u64,
+    /// As written down, of one that is only remembered.
+    earlier_freezes: u64,
     meter: OnceLock<Meter>,
     status: watch::Sender<Status>,
     control: OnceLock<Control>,
@@ -178,6 +181,56 @@ impl std::fmt::Debug for Managed {
 }
 
 impl Managed {
+    /// One that has ended before this node was started, as it was written down.
+    pub fn remembered(record: EndRecord, log: Arc<Log>, sockets: Arc<Sockets>) -> Arc<Managed> {
+        let (commands, _) = mpsc::channel();
+        Arc::new(Managed {
+            id: record.id,
+            name: record.name,
+            image: record.image,
+            artefact: record.artefact,
+            sockets,
+            log,
+            listeners: Vec::new(),
+            born_ns: record.born_ns,
+            moves: record.moves,
+            epoch: AtomicU64::new(record.epoch.0),
+            initial_memory_bytes: record.memory_bytes,
+            earlier_freezes: record.freezes,
+            meter: OnceLock::new(),
+            status: watch::Sender::new(Status::Ended(End {
+                code: record.code,
+                reason: record.reason,
+                backtrace: None,
+            })),
+            control: OnceLock::new(),
+            commands,
+            intents: Mutex::default(),
+            silent: AtomicBool::new(false),
+        })
+    }
+
+    /// What is to be remembered of it; none before it has ended.
+    pub fn record(&self) -> Option<EndRecord> {
+        let Status::Ended(end) = self.status.borrow().clone() else {
+            return None;
+        };
+        Some(EndRecord {
+            id: self.id,
+            name: self.name.clone(),
+            image: self.image,
+            artefact: self.artefact,
+            epoch: self.epoch(),
+            born_ns: self.born_ns,
+            moves: self.moves,
+            freezes: self.freezes(),
+            memory_bytes: self.memory_bytes(),
+            code: end.code,
+            reason: end.reason,
+            log_end: *self.log.follow().borrow(),
+        })
+    }
+
     /// Makes the process on a thread of its own. It does not run before [`Managed::go_on`].
     /// `created` learns whether it could be made.
     pub fn spawn(
@@ -198,6 +251,7 @@ impl Managed {
             moves: launch.moves,
             epoch: AtomicU64::new(0),
             initial_memory_bytes: launch.image.initial_memory_bytes(),
+            earlier_freezes: 0,
             meter: OnceLock::new(),
             status: watch::Sender::new(Status::Starting),
             control: OnceLock::new(),
@@ -258,6 +312,11 @@ impl Managed {
         meter.map_or(self.initial_memory_bytes, |meter| meter.read().memory_bytes)
     }
 
+    fn freezes(&self) -> u64 {
+        let meter = self.meter.get();
+        meter.map_or(self.earlier_freezes, |meter| meter.read().freezes)
+    }
+
     /// Lets it run (on), under this epoch.
     pub fn go_on(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Relaxed);
@@ -315,7 +374,7 @@ impl Managed {
     }
 
     /// Freezes, takes the state, runs on.
-    pub async fn checkpoint(&self) -> Result<Arc<Sealed>, String> {
+    pub async fn checkpoint(&self) -> Result<Arc<Snapshot>, String> {
         let (sender, receiver) = oneshot::channel();
         self.intents().checkpoints.push(sender);
         if let Some(control) = self.control.get() {
@@ -382,9 +441,13 @@ impl Managed {
             reason,
             age_seconds: now.map_or(0, |now| now.saturating_sub(born).as_secs()),
             memory_bytes: self.memory_bytes(),
-            freezes: self.meter.get().map_or(0, |meter| meter.read().freezes),
+            freezes: self.freezes(),
             moves: self.moves,
-            listeners: self.listeners.clone(),
+            // They are closed with its end.
+            listeners: match state {
+                ProcessState::Exited => Vec::new(),
+                _ => self.listeners.clone(),
+            },
             connections: self.sockets.connections(),
         }
     }
@@ -489,7 +552,7 @@ impl Thread {
                     let reason = trap.to_string();
                     tracing::info!(process = %self.managed.id, reason, "a process trapped");
                     let text = format!("limosa: the program trapped: {reason}\n{}", trap.backtrace);
-                    self.managed.log.append(2, text.as_bytes());
+                    self.managed.log.append_lines(2, &text);
                     return Some(End {
                         code: TRAPPED,
                         reason: Some(reason),
@@ -523,11 +586,14 @@ impl Thread {
         if moving.is_none() && checkpoints.is_empty() {
             return Some(());
         }
-        let sealed = seal(process);
+        let snapshot = process.snapshot().map(Arc::new);
+        let snapshot = snapshot.map_err(|error| error.to_string());
         for waiting in checkpoints {
-            let _ = waiting.send(sealed.clone());
+            let _ = waiting.send(snapshot.clone());
         }
         let Some(id) = moving else { return Some(()) };
+        // Here, because a large kernel section must not keep the node's loop from its other work.
+        let sealed = snapshot.map(|snapshot| Arc::new(Sealed::for_link(snapshot)));
         // Without a state there is no move, and the process runs on. If that was decided already
         // by others, their command is on its way and must not be left for the next move.
         let runs_on = sealed.is_err() && std::mem::take(&mut self.managed.intents().sealed);
@@ -554,11 +620,4 @@ impl Thread {
 
 fn killed() -> End {
     End::killed(KILLED, "killed")
-}
-
-fn seal(process: &mut Process) -> Result<Arc<Sealed>, String> {
-    let start = Instant::now();
-    let snapshot = process.snapshot().map_err(|error| error.to_string())?;
-    tracing::debug!(captured = ?start.elapsed(), "sealed");
-    Ok(Arc::new(snapshot))
 }

@@ -1,5 +1,6 @@
 //! Processes of this node, each on its own thread.
 
+pub mod ends;
 pub mod executor;
 pub mod log;
 pub mod managed;
@@ -8,8 +9,11 @@ pub mod terminal;
 pub mod tree;
 
 use crate::node_loop::{Input, LoopHandle};
+use crate::switch::Switch;
+use log::Log;
 use managed::{End, KILLED, Launch, Managed, Origin, Reports, Sealed, Status};
 use node::event::Event;
+use sockets::Sockets;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -31,6 +35,9 @@ pub struct Processes {
     logs: PathBuf,
     most: usize,
     table: Mutex<Table>,
+    /// Held while files of ended processes are written and removed, so that what was removed is not
+    /// written again.
+    files: Mutex<()>,
     /// Ended processes that the node has not been told of.
     unreported: watch::Sender<usize>,
 }
@@ -45,17 +52,61 @@ struct Table {
     ends: HashMap<ProcessId, u64>,
 }
 
+impl Table {
+    /// Takes the process that ended first off the list, if too many have ended.
+    fn drop_oldest(&mut self) -> Option<ProcessId> {
+        if self.ends.len() <= MAX_ENDED {
+            return None;
+        }
+        let (oldest, _) = self.ends.iter().min_by_key(|(_, ended)| **ended)?;
+        let oldest = *oldest;
+        self.ends.remove(&oldest);
+        self.listed.remove(&oldest);
+        Some(oldest)
+    }
+}
+
+/// What was written down of processes that have ended.
+fn remembered(switch: &Arc<Switch>, logs: &Path) -> Table {
+    let mut table = Table::default();
+    let mut records = ends::read_all(logs);
+    let many = records.len().saturating_sub(MAX_ENDED);
+    for (record, _) in records.drain(..many) {
+        let _ = std::fs::remove_file(ends::path(logs, record.id));
+    }
+    for (record, frames) in records {
+        let id = record.id;
+        let log = Log::ended(&frames, record.log_end);
+        let sockets = Sockets::none(switch, id, record.epoch);
+        table.ended += 1;
+        table.ends.insert(id, table.ended);
+        table
+            .listed
+            .insert(id, Managed::remembered(record, log, sockets));
+    }
+    table
+}
+
 impl Processes {
-    /// None yet. At most `most` may run. Must be called within a tokio runtime.
-    pub fn new(node: LoopHandle, logs: &Path, most: usize) -> Arc<Processes> {
-        log::prune(logs);
+    /// Those that have ended before the node was started. At most `most` may run. Must be called
+    /// within a tokio runtime.
+    pub fn new(node: LoopHandle, switch: &Arc<Switch>, logs: &Path, most: usize) -> Arc<Processes> {
+        let table = remembered(switch, logs);
+        log::prune(logs, |path| {
+            let id = path
+                .file_name()
+                .and_then(|name| name.to_str()?.split('.').next());
+            let id = id.and_then(|id| id.parse::<ProcessId>().ok());
+            id.is_some_and(|id| table.listed.contains_key(&id))
+        });
         Arc::new_cyclic(|this| Processes {
             this: this.clone(),
             node,
             runtime: Handle::current(),
             logs: logs.to_owned(),
             most,
-            table: Mutex::default(),
+            table: Mutex::new(table),
+            files: Mutex::default(),
             unreported: watch::Sender::new(0),
         })
     }
@@ -132,8 +183,13 @@ impl Processes {
         {
             // Before it runs: it may end at once, and what ends is looked for here.
             let mut table = self.table();
-            table.ends.remove(&managed.id);
+            let ended_before = table.ends.remove(&managed.id).is_some();
             table.listed.insert(managed.id, managed.clone());
+            drop(table);
+            if ended_before {
+                let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = std::fs::remove_file(ends::path(&self.logs, managed.id));
+            }
         }
         managed.sockets.resume(epoch);
         managed.go_on(epoch);
@@ -149,14 +205,31 @@ impl Processes {
         table.listed.remove(&process);
         table.ends.remove(&process);
         drop(table);
-        self.remove_log(process);
+        self.remove_files(process);
     }
 
-    fn remove_log(&self, process: ProcessId) {
-        let path = self.log_path(process);
-        for path in [path.with_extension("log.1"), path] {
+    /// Removes what is on disk of a process that is not listed any more.
+    fn remove_files(&self, process: ProcessId) {
+        let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = self.log_path(process);
+        for path in [log::aside(&log), log, ends::path(&self.logs, process)] {
             // Most have no older part.
             let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Writes down that a process has ended, unless it is not listed any more.
+    fn remember(&self, managed: &Arc<Managed>) {
+        let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = self.get(managed.id);
+        if !listed.is_some_and(|listed| Arc::ptr_eq(&listed, managed)) {
+            return;
+        }
+        let Some(record) = managed.record() else {
+            return;
+        };
+        if let Err(error) = ends::write(&self.logs, &record, &managed.log.export().0) {
+            tracing::warn!(process = %managed.id, %error, "an ended process will be forgotten when the node ends");
         }
     }
 
@@ -172,6 +245,8 @@ impl Processes {
         if let Some(managed) = self.unlist(process) {
             managed.sockets.leave(epoch);
             managed.drop_silently(Some(owner));
+            // The log goes along.
+            managed.log.remove_files();
         }
     }
 
@@ -248,19 +323,14 @@ impl Reports for Processes {
     }
 
     fn ended(&self, process: &Arc<Managed>) {
+        let mut dropped = None;
         let mut table = self.table();
         let listed = table.listed.get(&process.id);
         if listed.is_some_and(|listed| Arc::ptr_eq(listed, process)) {
             table.ended += 1;
             let ended = table.ended;
             table.ends.insert(process.id, ended);
-            if table.ends.len() > MAX_ENDED
-                && let Some((oldest, _)) = table.ends.iter().min_by_key(|(_, ended)| **ended)
-            {
-                let oldest = *oldest;
-                table.ends.remove(&oldest);
-                table.listed.remove(&oldest);
-            }
+            dropped = table.drop_oldest();
         }
         drop(table);
         // The record goes only when the clients have what the process wrote: anchors break the
@@ -269,8 +339,20 @@ impl Reports for Processes {
         let this = self.this.clone();
         self.unreported.send_modify(|count| *count += 1);
         self.runtime.spawn(async move {
+            let written = {
+                let (this, process) = (this.clone(), process.clone());
+                tokio::task::spawn_blocking(move || {
+                    let Some(this) = this.upgrade() else { return };
+                    this.remember(&process);
+                    if let Some(dropped) = dropped {
+                        this.remove_files(dropped);
+                    }
+                })
+            };
             process.sockets.drained().await;
             node.event(Event::Exited(process.id));
+            // Fails only with the runtime.
+            let _ = written.await;
             if let Some(this) = this.upgrade() {
                 this.unreported.send_modify(|count| *count -= 1);
             }

@@ -80,8 +80,20 @@ impl Sockets {
         Ok(Sockets::register(switch, process, side))
     }
 
+    /// Those of a process that has ended long ago: none, and nobody hears of them.
+    pub fn none(switch: &Arc<Switch>, process: ProcessId, epoch: Epoch) -> Arc<Sockets> {
+        let side = Side::new(process, switch.me(), epoch, [], Config::default());
+        Sockets::around(switch, process, side)
+    }
+
     fn register(switch: &Arc<Switch>, process: ProcessId, side: Side) -> Arc<Sockets> {
-        let sockets = Arc::new_cyclic(|this| Sockets {
+        let sockets = Sockets::around(switch, process, side);
+        switch.add_process(process, sockets.clone());
+        sockets
+    }
+
+    fn around(switch: &Arc<Switch>, process: ProcessId, side: Side) -> Arc<Sockets> {
+        Arc::new_cyclic(|this| Sockets {
             this: this.clone(),
             process,
             switch: switch.clone(),
@@ -91,9 +103,7 @@ impl Sockets {
                 lazy: false,
             }),
             settled: Notify::new(),
-        });
-        switch.add_process(process, sockets.clone());
-        sockets
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -51,6 +51,8 @@
 use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, PageMapError, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
 use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// The first eight bytes of every snapshot.
 pub const MAGIC: [u8; 8] = *b"LIMOSA\r\n";
@@ -302,7 +304,20 @@ impl Header {
 /// A snapshot ready to be written: everything but the frames and given pages is encoded, and those
 /// are borrowed, so that writing copies them exactly once.
 pub struct Encoder<'a> {
-    parts: Vec<Part<'a>>,
+    snapshot: &'a Snapshot,
+    outline: Outline,
+}
+
+/// A snapshot with its encoded parts, to be written by somebody else at another time.
+pub struct Encoded {
+    snapshot: Arc<Snapshot>,
+    outline: Outline,
+}
+
+/// A snapshot's bytes without the large parts, which stay where they are: see [`large_parts`].
+struct Outline {
+    /// What precedes each large part, and last what follows them all.
+    between: Vec<Vec<u8>>,
     bytes: u64,
     checksum: [u8; 32],
 }
@@ -320,86 +335,92 @@ enum Protection {
 /// What stands in place of the checksum where the link protects.
 const NO_CHECKSUM: [u8; 32] = [0; 32];
 
-enum Part<'a> {
-    Owned(Vec<u8>),
-    Borrowed(&'a [u8]),
+/// The frozen stack and the given pages of each memory, in the order of the sections.
+fn large_parts(snapshot: &Snapshot) -> impl Iterator<Item = &[u8]> {
+    let given = snapshot.memories.iter().map(|memory| &memory.given[..]);
+    std::iter::once(&snapshot.frames[..]).chain(given)
 }
 
-impl Part<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Part::Owned(bytes) => bytes,
-            Part::Borrowed(bytes) => bytes,
-        }
-    }
-}
-
-impl<'a> Encoder<'a> {
-    fn new(snapshot: &'a Snapshot, protection: Protection) -> Encoder<'a> {
-        let mut memory_parts = vec![Part::Owned(memory_table(&snapshot.memories))];
-        let given = snapshot.memories.iter().map(|memory| &memory.given[..]);
-        memory_parts.extend(given.map(Part::Borrowed));
+impl Outline {
+    fn of(snapshot: &Snapshot, protection: Protection) -> Outline {
+        let frames = snapshot.frames.len() as u64;
+        let given: u64 = snapshot.memories.iter().map(|m| m.given.len() as u64).sum();
+        // Each section's content up to its large parts, and the length of these.
         let sections = [
-            (Kind::Identity, vec![Part::Owned(identity(snapshot))]),
-            (Kind::Frames, vec![Part::Borrowed(&snapshot.frames)]),
-            (Kind::Globals, vec![Part::Owned(globals(&snapshot.globals))]),
-            (Kind::Memories, memory_parts),
-            (Kind::Kernel, vec![Part::Owned(kernel(&snapshot.kernel))]),
+            (Kind::Identity, identity(snapshot), 0),
+            (Kind::Frames, Vec::new(), frames),
+            (Kind::Globals, globals(&snapshot.globals), 0),
+            (Kind::Memories, memory_table(&snapshot.memories), given),
+            (Kind::Kernel, kernel(&snapshot.kernel), 0),
         ];
-
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend(MAGIC);
         header.extend(FORMAT_VERSION.to_le_bytes());
         header.extend([0; 2]);
         header.extend((sections.len() as u32).to_le_bytes());
-        let mut parts = vec![Part::Owned(Vec::new())];
+
+        let mut between = Vec::new();
+        let mut part = Vec::new();
         let mut body_bytes = 0;
-        for (kind, content) in sections {
-            let length: u64 = content.iter().map(|part| part.bytes().len() as u64).sum();
-            let mut section = Vec::with_capacity(SECTION_HEADER_BYTES);
-            section.extend((kind as u16).to_le_bytes());
-            section.extend(Kind::VERSION.to_le_bytes());
-            section.extend(length.to_le_bytes());
-            body_bytes += section.len() as u64 + length;
-            parts.push(Part::Owned(section));
-            parts.extend(content);
+        for (kind, content, large) in sections {
+            let length = content.len() as u64 + large;
+            part.extend((kind as u16).to_le_bytes());
+            part.extend(Kind::VERSION.to_le_bytes());
+            part.extend(length.to_le_bytes());
+            part.extend(content);
+            body_bytes += SECTION_HEADER_BYTES as u64 + length;
+            let parts = match kind {
+                Kind::Frames => 1,
+                Kind::Memories => snapshot.memories.len(),
+                _ => 0,
+            };
+            // Nothing lies between the pages of one memory and of the next.
+            between.extend((0..parts).map(|_| std::mem::take(&mut part)));
         }
+        between.push(part);
         header.extend(body_bytes.to_le_bytes());
-        let checksum = match protection {
-            Protection::Checksum => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&header);
-                for part in &parts {
-                    hasher.update(part.bytes());
-                }
-                *hasher.finalize().as_bytes()
-            }
-            Protection::Link => NO_CHECKSUM,
-        };
-        header.extend(checksum);
-        if let Some(first) = parts.first_mut() {
-            *first = Part::Owned(header);
-        }
-        Encoder {
-            parts,
+
+        let mut outline = Outline {
+            between,
             bytes: body_bytes + HEADER_BYTES as u64,
-            checksum,
+            checksum: NO_CHECKSUM,
+        };
+        if protection == Protection::Checksum {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&header);
+            for slice in outline.slices(snapshot) {
+                hasher.update(slice);
+            }
+            outline.checksum = *hasher.finalize().as_bytes();
         }
+        header.extend(outline.checksum);
+        if let Some(first) = outline.between.first_mut() {
+            first.splice(..0, header);
+        }
+        outline
     }
 
+    fn slices<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a [u8]> {
+        let large = large_parts(snapshot).chain(std::iter::once(&[][..]));
+        let pairs = self.between.iter().zip(large);
+        pairs.flat_map(|(small, large)| [&small[..], large])
+    }
+}
+
+impl Encoder<'_> {
     /// The length of the whole snapshot, in bytes.
     pub fn total_bytes(&self) -> u64 {
-        self.bytes
+        self.outline.bytes
     }
 
     /// The checksum in the header.
     pub fn checksum(&self) -> [u8; 32] {
-        self.checksum
+        self.outline.checksum
     }
 
     /// The bytes in order, in as many slices as they lie in.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(Part::bytes)
+        self.outline.slices(self.snapshot)
     }
 
     /// Writes the bytes.
@@ -408,17 +429,41 @@ impl<'a> Encoder<'a> {
     }
 }
 
-impl Snapshot {
-    /// Encodes all but the large parts and computes the checksum. A world that sends or stores a
-    /// snapshot writes the [`Encoder`]'s slices and copies nothing.
-    pub fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self, Protection::Checksum)
+impl Encoded {
+    /// Encodes all but the large parts for an authenticated link, which protects every byte itself:
+    /// without a checksum. Only [`Snapshot::decode_from_link`] reads it.
+    pub fn for_link(snapshot: Arc<Snapshot>) -> Encoded {
+        Encoded {
+            outline: Outline::of(&snapshot, Protection::Link),
+            snapshot,
+        }
     }
 
-    /// The same for an authenticated link, which protects every byte itself: without a checksum.
-    /// Only [`Snapshot::decode_from_link`] reads it.
-    pub fn encoder_for_link(&self) -> Encoder<'_> {
-        Encoder::new(self, Protection::Link)
+    /// The length of its bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.outline.bytes
+    }
+
+    /// Its bytes in order, in as many slices as they lie in.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.outline.slices(&self.snapshot)
+    }
+}
+
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Encoded({} bytes)", self.outline.bytes)
+    }
+}
+
+impl Snapshot {
+    /// Encodes all but the large parts and computes the checksum. A world that stores a snapshot
+    /// writes the [`Encoder`]'s slices and copies nothing.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder {
+            snapshot: self,
+            outline: Outline::of(self, Protection::Checksum),
+        }
     }
 
     /// Writes the snapshot as bytes.
@@ -443,12 +488,44 @@ impl Snapshot {
     }
 
     /// Reads a snapshot that came over an authenticated link, from a peer that may be faulty but
-    /// whose bytes arrive as they were sent.
-    pub fn decode_from_link(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
-        Snapshot::decode_protected(bytes, Protection::Link)
+    /// whose bytes arrive as they were sent. Takes the bytes over: the pages of the largest memory
+    /// stay where they are.
+    pub fn decode_from_link(mut bytes: Vec<u8>) -> Result<Snapshot, DecodeError> {
+        let (mut snapshot, given) = Snapshot::decode_small(&bytes, Protection::Link)?;
+        let largest = given
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, range)| range.len());
+        let largest = largest.map(|(index, _)| index);
+        for (index, (memory, range)) in snapshot.memories.iter_mut().zip(&given).enumerate() {
+            if Some(index) != largest {
+                memory.given = bytes.get(range.clone()).unwrap_or_default().to_vec();
+            }
+        }
+        if let Some((index, range)) = largest.and_then(|index| Some((index, given.get(index)?)))
+            && let Some(memory) = snapshot.memories.get_mut(index)
+        {
+            // Moving them to the front of what they lie in costs a fraction of new room for them.
+            bytes.truncate(range.end);
+            bytes.drain(..range.start.min(range.end));
+            memory.given = bytes;
+        }
+        snapshot.check_memories()
     }
 
     fn decode_protected(bytes: &[u8], protection: Protection) -> Result<Snapshot, DecodeError> {
+        let (mut snapshot, given) = Snapshot::decode_small(bytes, protection)?;
+        for (memory, range) in snapshot.memories.iter_mut().zip(given) {
+            memory.given = bytes.get(range).unwrap_or_default().to_vec();
+        }
+        snapshot.check_memories()
+    }
+
+    /// All but the given pages, and where those of each memory lie in `bytes`.
+    fn decode_small(
+        bytes: &[u8],
+        protection: Protection,
+    ) -> Result<(Snapshot, Vec<Range<usize>>), DecodeError> {
         let header = Header::read(bytes)?;
         let (have, need) = (bytes.len() as u64, header.total_bytes());
         if have < need {
@@ -467,6 +544,14 @@ impl Snapshot {
             return Err(DecodeError::Altered);
         }
         decode_body(header.sections, body)
+    }
+
+    fn check_memories(self) -> Result<Snapshot, DecodeError> {
+        for (index, memory) in self.memories.iter().enumerate() {
+            let checked = memory.check();
+            checked.map_err(|error| DecodeError::Memory { index, error })?;
+        }
+        Ok(self)
     }
 }
 
@@ -621,8 +706,10 @@ impl<'a> Cursor<'a> {
 }
 
 /// Finds the sections, then decodes each.
-fn decode_body(count: u32, body: &[u8]) -> Result<Snapshot, DecodeError> {
-    let mut contents: [Option<&[u8]>; Kind::ALL.len()] = Default::default();
+fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>), DecodeError> {
+    /// A section's content, and where in the snapshot it begins.
+    type Content<'a> = (usize, &'a [u8]);
+    let mut contents: [Option<Content<'_>>; Kind::ALL.len()] = Default::default();
     let mut previous = None;
     let mut cursor = Cursor {
         section: "header",
@@ -633,7 +720,8 @@ fn decode_body(count: u32, body: &[u8]) -> Result<Snapshot, DecodeError> {
         let version = cursor.u16()?;
         let length = cursor.u64()?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let content = cursor.take(length)?;
+        let begin = HEADER_BYTES + body.len() - cursor.rest.len();
+        let content = (begin, cursor.take(length)?);
         match previous {
             Some(after) if kind == after => return Err(DecodeError::DuplicateSection { kind }),
             Some(after) if kind < after => return Err(DecodeError::SectionOrder { kind, after }),
@@ -668,28 +756,28 @@ fn decode_body(count: u32, body: &[u8]) -> Result<Snapshot, DecodeError> {
         let content = found.and_then(|at| contents.get(at).copied().flatten());
         content.map_or_else(
             || Err(missing()),
-            |rest| {
-                Ok(Cursor {
-                    section: kind.name(),
-                    rest,
-                })
+            |(begin, rest)| {
+                let section = kind.name();
+                Ok((begin, Cursor { section, rest }))
             },
         )
     };
-    let (image, artefact, phase) = decode_identity(section(Kind::Identity)?)?;
-    let frames = section(Kind::Frames)?.rest;
-    let globals = decode_globals(section(Kind::Globals)?)?;
-    let memories = section(Kind::Memories)?;
-    let kernel = section(Kind::Kernel)?;
-    Ok(Snapshot {
+    let (image, artefact, phase) = decode_identity(section(Kind::Identity)?.1)?;
+    let frames = section(Kind::Frames)?.1.rest;
+    let globals = decode_globals(section(Kind::Globals)?.1)?;
+    let (begin, memories) = section(Kind::Memories)?;
+    let (_, kernel) = section(Kind::Kernel)?;
+    let (memories, given) = decode_memories(memories, begin)?;
+    let snapshot = Snapshot {
         image,
         artefact,
         phase,
         frames: frames.to_vec(),
         globals,
-        memories: decode_memories(memories)?,
+        memories,
         kernel: decode_kernel(kernel)?,
-    })
+    };
+    Ok((snapshot, given))
 }
 
 fn decode_identity(mut cursor: Cursor<'_>) -> Result<(ImageId, ArtefactId, Phase), DecodeError> {
@@ -725,7 +813,13 @@ fn decode_globals(mut cursor: Cursor<'_>) -> Result<Vec<GlobalValue>, DecodeErro
     Ok(globals)
 }
 
-fn decode_memories(mut cursor: Cursor<'_>) -> Result<Vec<Memory>, DecodeError> {
+/// The memories without their given pages, and where in the snapshot those lie. `begin` is where the
+/// section's content does.
+fn decode_memories(
+    mut cursor: Cursor<'_>,
+    begin: usize,
+) -> Result<(Vec<Memory>, Vec<Range<usize>>), DecodeError> {
+    let length = cursor.rest.len();
     let count = cursor.count(MEMORY_ENTRY_BYTES, "memories")?;
     let mut memories = Vec::with_capacity(count);
     for _ in 0..count {
@@ -741,16 +835,16 @@ fn decode_memories(mut cursor: Cursor<'_>) -> Result<Vec<Memory>, DecodeError> {
             given: Vec::new(),
         });
     }
-    for (index, memory) in memories.iter_mut().enumerate() {
+    let mut ranges = Vec::with_capacity(count);
+    for memory in &memories {
         let given = memory.map.count(PageKind::Given) * super::PAGE_BYTES as u128;
         let given = usize::try_from(given).unwrap_or(usize::MAX);
-        memory.given = cursor.take(given)?.to_vec();
-        memory
-            .check()
-            .map_err(|error| DecodeError::Memory { index, error })?;
+        let start = begin + length - cursor.rest.len();
+        cursor.take(given)?;
+        ranges.push(start..start + given);
     }
     cursor.finish()?;
-    Ok(memories)
+    Ok((memories, ranges))
 }
 
 fn decode_runs(cursor: &mut Cursor<'_>) -> Result<Vec<Run>, DecodeError> {

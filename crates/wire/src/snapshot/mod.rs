@@ -7,7 +7,8 @@ mod pages;
 #[doc(hidden)]
 pub use codec::fix_header;
 pub use codec::{
-    DecodeError, Encoder, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERSION,
+    DecodeError, Encoded, Encoder, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC,
+    OLDEST_FORMAT_VERSION,
 };
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};

@@ -1,0 +1,116 @@
+//! Processes that have ended: what is known of them, until when, and how they go.
+
+mod common;
+
+use common::{Node, fleet, guest, within};
+use wire::api::{ProcessState, RunSpec};
+
+async fn run(node: &Node, name: &str, on: Option<&Node>, args: &[&str]) {
+    let spec = RunSpec {
+        name: Some(name.to_owned()),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        on: on.map(|node| node.name().to_owned()),
+        ..RunSpec::default()
+    };
+    let run = node.client.run(&spec, &[], &guest("hello")).await;
+    run.unwrap();
+}
+
+async fn written(node: &Node, process: &str) -> String {
+    let mut logs = node.client.logs(process, false, None).await.unwrap();
+    let mut text = String::new();
+    while let Some((stream, bytes)) = within("logs", logs.next()).await.unwrap() {
+        // A line may come in pieces.
+        if text.is_empty() || text.ends_with('\n') {
+            text += &format!("{stream}:");
+        }
+        text += &String::from_utf8_lossy(&bytes);
+    }
+    text
+}
+
+/// Files that a node keeps of processes.
+fn files(node: &Node) -> Vec<String> {
+    let directory = std::fs::read_dir(node.config.state_dir.join("logs")).unwrap();
+    let names = directory.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_is_still_known_after_the_node_was_restarted() {
+    let node = Node::first("ant").await;
+    run(&node, "done", None, &["hello", "tick", "3", "0"]).await;
+    run(&node, "trapped", None, &["hello", "trap"]).await;
+    run(&node, "runs", None, &["hello", "sleep", "1000000"]).await;
+    let mut before = Vec::new();
+    for name in ["done", "trapped"] {
+        within("it ends", node.client.wait(name)).await.unwrap();
+        before.push((
+            node.client.inspect(name).await.unwrap(),
+            written(&node, name).await,
+        ));
+    }
+    assert_eq!(before[0].1, "1:tick 1\n1:tick 2\n1:tick 3\n");
+    assert_eq!(
+        (before[1].0.exit_code, before[1].0.state),
+        (Some(134), ProcessState::Exited)
+    );
+    let (config, state) = node.stop().await;
+    let node = Node::again((config, state)).await;
+    for (info, log) in before {
+        let known = within("it has ended", node.client.wait(&info.name))
+            .await
+            .unwrap();
+        assert_eq!((known.id, known.exit_code), (info.id, info.exit_code));
+        assert_eq!((&known.reason, known.epoch), (&info.reason, info.epoch));
+        assert_eq!(known.freezes, info.freezes);
+        assert_eq!(written(&node, &info.name).await, log);
+    }
+    let all = node.client.processes(true).await.unwrap();
+    let mut names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["done", "runs", "trapped"]);
+    let ended = node.client.inspect("runs").await.unwrap();
+    assert_eq!(ended.reason.as_deref(), Some("its node was shut down"));
+    // What was removed stays so, and leaves no file.
+    for name in ["done", "trapped", "runs"] {
+        node.client.remove(name, false).await.unwrap();
+    }
+    assert_eq!(files(&node), Vec::<String>::new());
+    let node = Node::again(node.stop().await).await;
+    assert!(node.client.processes(true).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_removed_by_force_at_once_are_all_gone() {
+    const PROCESSES: usize = 12;
+    const ROUNDS: usize = 20;
+    let nodes = fleet().await;
+    for round in 0..ROUNDS {
+        let names: Vec<String> = (0..PROCESSES).map(|n| format!("p{round}-{n}")).collect();
+        let starting = names.iter().enumerate().map(|(n, name)| {
+            let on = Some(&nodes[n % 3]);
+            // Some end by themselves meanwhile.
+            let args: &[&str] = match n % 4 {
+                0 => &["hello", "exit", "3"],
+                1 => &["hello", "sleep", "1"],
+                _ => &["hello", "sleep", "1000000"],
+            };
+            run(&nodes[0], name, on, args)
+        });
+        within("they start", futures_util::future::join_all(starting)).await;
+        let removing = names.iter().enumerate().map(|(n, name)| {
+            let client = &nodes[n % 2].client;
+            async move { (name, client.remove(name, true).await) }
+        });
+        let removed = within("they go", futures_util::future::join_all(removing)).await;
+        for (name, result) in removed {
+            result.unwrap_or_else(|error| panic!("round {round}, {name}: {error}"));
+        }
+        for node in &nodes {
+            let left = node.client.processes(true).await.unwrap();
+            assert!(left.is_empty(), "round {round}, {}: {left:?}", node.name());
+            assert_eq!(files(node), Vec::<String>::new(), "round {round}");
+        }
+    }
+}
