@@ -361,15 +361,19 @@ fn what_a_process_did_before_it_was_watched_is_made_up_for() {
     fleet.migrate(1, P, id(2));
     fleet.seen.clear();
     // Node 0 was told where it was when somebody connected; it has moved since.
-    fleet.tell(0, Event::Watch(P));
+    let (process, epoch) = (P, Epoch(1));
+    fleet.tell(0, Event::Watch { process, epoch });
     let moved = fleet.store[&P].clone();
     assert_eq!(moved.claim.owner, id(2));
     assert!(fleet.saw(0, &Effect::Whereabouts(moved)));
 
     fleet.tell(2, Event::Exited(P));
     fleet.seen.clear();
-    fleet.tell(1, Event::Watch(P));
-    assert!(fleet.saw(1, &Effect::Gone { process: P }));
+    fleet.tell(1, Event::Watch { process, epoch });
+    let gone = |(index, effect): &(usize, Effect)| {
+        *index == 1 && matches!(effect, Effect::Gone { process: P, .. })
+    };
+    assert!(fleet.seen.iter().any(gone));
 }
 
 #[test]
