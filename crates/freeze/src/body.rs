@@ -28,8 +28,8 @@ pub(crate) enum Item<'a> {
     Else(BlockId),
     /// A block ends. The last item ends block 0.
     End(BlockId),
-    /// The poll of a recursive function, before it calls back. It is in no loop, and the operand
-    /// stack is empty there.
+    /// A poll that is at no loop head: of a recursive function, before it calls back, or after a
+    /// call that can freeze.
     Entry(PointId),
     /// A call that can freeze.
     Call(PointId),
@@ -132,6 +132,21 @@ impl<'a> Body<'a> {
         let function = module.imported() + position as u32;
         Reader::read(module, calls, position)
             .map_err(|error| broken_in(Place::function(function), &error))
+    }
+
+    /// Appends a poll at which the surrounding block has these operands.
+    pub fn poll(&mut self, stack: Vec<ValType>, base: u32) {
+        self.items.push(Item::Entry(self.points.len()));
+        self.points.push(Point {
+            kind: SiteKind::Entry,
+            call: None,
+            stack,
+            base,
+            takes: 0,
+            results: Vec::new(),
+            live: Vec::new(),
+            calls_back: false,
+        });
     }
 
     /// A function that only calls a (freezing) import, with the import's own signature.

@@ -25,6 +25,8 @@
 //! and returning dummies. Either way the call into the module returns, with dummies, and
 //! `limosa:frozen` is 1: its state is then in the memories, the mutable globals and the first
 //! `limosa:sp` bytes of `limosa:frames`. A call that trapped or ended leaves `limosa:frozen` 0.
+//! Word 0 must stay set until the call has returned; where a host function has frozen, the module
+//! sets it itself.
 //!
 //! **Thawing.** Instantiate the thaw module; grow and fill the memories; set the globals; put the
 //! frames at 0 of `limosa:frames` and their size into `limosa:sp`; clear the flag word; then call
@@ -46,7 +48,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4, 8 or 16 each | the locals (parameters included) that are read later, by ascending index |
-//! | 4, 8 or 16 each | operands below the call or loop, from the bottom of the function's operand stack |
+//! | 4, 8 or 16 each | operands below the call or loop (at another poll: all), from the bottom of the function's operand stack |
 //! | 4, 8 or 16 each | at a host call: its arguments; at a loop head: the loop's parameters |
 //! | 4 | function id: index into [`SiteTable::functions`] |
 //! | 4 | site number: index into [`FunctionSites::sites`] |
@@ -102,7 +104,7 @@ pub use sites::{
 use interface::Interface;
 
 /// Version of the pass's output. It changes when frames of the same module would.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// How a running module learns that it is to freeze. The sites are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

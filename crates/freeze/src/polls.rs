@@ -1,12 +1,16 @@
 //! Where a function polls, and how often a small loop's body is written out for each poll.
 //!
 //! Between any two polls only so much code can run: every turn of a loop passes a poll, and every
-//! activation of a function that calls back (that makes a call which may lead to itself) has
-//! polled before. So a stretch without a poll makes no cycle in the call graph and none in a
-//! function. Loops poll at their heads, unless every way back to the head polls anyway. A
-//! recursive function whose way to a call back passes no such poll gets one of its own, as late as
-//! can be: activations that do not call back, the leaves of a recursion and often the most of it,
-//! then do not poll.
+//! activation of a function that calls back (that makes a call which may lead to itself) polls, at
+//! the latest when the first such call has returned. So a stretch without a poll turns in no
+//! loop, and in the call graph it goes down, no deeper than the stack is, and up again. Activations
+//! that do not call back, the leaves of a recursion and often the most of it, do not poll.
+//!
+//! A poll costs least right after a call that may freeze, since what is to be looked at there
+//! [can be looked at together](crate::emit). So a loop each turn of which makes such a call polls
+//! after that, and a recursive function after its first call back. Where that would need polls
+//! after many calls, a loop polls at its head instead (unless every way back to the head polls
+//! anyway), and a function once, before the calls back, as late as can be.
 
 use crate::body::{BlockId, BlockKind, Body, Item, Point, PointId};
 use crate::sites::SiteKind;
@@ -15,6 +19,10 @@ use wasmparser::Operator;
 /// Loops inside more loops than this keep their poll without asking whether they could do without:
 /// the question costs a walk over the loop's body.
 const ASK_UP_TO_DEPTH: u32 = 32;
+
+/// Most polls after calls that one loop, or the calls back of one function, may need: each takes a
+/// cold path of its own.
+const MOST_AFTER_CALLS: usize = 2;
 
 /// How small innermost loops are unrolled, so that several turns share one poll.
 ///
@@ -50,18 +58,21 @@ impl Default for Unroll {
 
 /// Decides about all loops of a body, and numbers its points in program order.
 pub(crate) fn place(body: &mut Body<'_>, unroll: &Unroll) {
-    let mut polls = vec![false; body.blocks.len()];
+    let mut polls = Polls {
+        heads: vec![false; body.blocks.len()],
+        after: vec![false; body.points.len()],
+    };
     for position in 0..body.items.len() {
         // By order of ends, inner loops come before outer ones.
         if let Item::End(id) = body.items[position]
             && body.blocks[id].kind == BlockKind::Loop
         {
-            polls[id] = body.blocks[id].loops_around > ASK_UP_TO_DEPTH
-                || !every_turn_polls(body, id, &polls);
+            place_in_loop(body, id, &mut polls);
         }
     }
-    before_calls_back(body, &polls);
-    number(body, &polls);
+    let before = place_at_calls_back(body, &mut polls);
+    insert(body, &polls, before);
+    number(body, &polls.heads);
     for id in 0..body.blocks.len() {
         let block = &body.blocks[id];
         if block.head.is_some() && block.points.len() == 1 && !has_loop(body, id) {
@@ -77,6 +88,14 @@ fn has_loop(body: &Body<'_>, id: BlockId) -> bool {
     )
 }
 
+/// Where a body polls.
+struct Polls {
+    /// Of every loop, whether at its head.
+    heads: Vec<bool>,
+    /// Of every call, whether after it.
+    after: Vec<bool>,
+}
+
 /// A block that is open while [`Walk`] passes.
 struct Open {
     id: BlockId,
@@ -89,8 +108,11 @@ struct Open {
 /// A walk over items of a body, which tells whether every way has polled.
 struct Walk<'b, 'a> {
     body: &'b Body<'a>,
-    /// Of every loop, whether it polls at its head.
-    polls: &'b [bool],
+    polls: &'b Polls,
+    /// Takes every call that may freeze and is come to unpolled for one to poll after, and notes
+    /// it here; if only calls back, of those.
+    noted: Option<Vec<PointId>>,
+    only_back: bool,
     open: Vec<Open>,
     /// Whether every way to here has polled; true where no way leads.
     polled: bool,
@@ -99,10 +121,12 @@ struct Walk<'b, 'a> {
 }
 
 impl<'b, 'a> Walk<'b, 'a> {
-    fn new(body: &'b Body<'a>, polls: &'b [bool]) -> Walk<'b, 'a> {
+    fn new(body: &'b Body<'a>, polls: &'b Polls) -> Walk<'b, 'a> {
         Walk {
             body,
             polls,
+            noted: None,
+            only_back: false,
             open: Vec::new(),
             polled: false,
             branches: true,
@@ -120,11 +144,25 @@ impl<'b, 'a> Walk<'b, 'a> {
         }
     }
 
+    fn call(&mut self, id: PointId) {
+        let point = &self.body.points[id];
+        if self.polls.after[id] {
+            self.polled = true;
+        } else if !self.polled
+            && point.kind == SiteKind::Call
+            && (point.calls_back || !self.only_back)
+            && let Some(noted) = &mut self.noted
+        {
+            noted.push(id);
+            self.polled = true;
+        }
+    }
+
     fn pass(&mut self, item: &Item<'_>) {
         match item {
             Item::Open(inner) => {
                 let loops = self.body.blocks[*inner].kind == BlockKind::Loop;
-                self.polled |= loops && self.polls[*inner];
+                self.polled |= loops && self.polls.heads[*inner];
                 self.open.push(Open {
                     id: *inner,
                     before: self.polled,
@@ -151,7 +189,7 @@ impl<'b, 'a> Walk<'b, 'a> {
             }
             Item::Entry(_) => self.polled = true,
             // The callee need not have polled.
-            Item::Call(_) => {}
+            Item::Call(point) => self.call(*point),
             Item::Plain(operator) => match operator {
                 Operator::Br { relative_depth } => {
                     self.branch(*relative_depth);
@@ -172,9 +210,32 @@ impl<'b, 'a> Walk<'b, 'a> {
     }
 }
 
-/// Whether every way from the head of a loop back to it passes a poll, so that it needs none of its
-/// own. `polls` tells it of the loops inside.
-fn every_turn_polls(body: &Body<'_>, id: BlockId, polls: &[bool]) -> bool {
+/// Lets every way from the head of a loop back to it pass a poll. The loops inside have theirs.
+fn place_in_loop(body: &Body<'_>, id: BlockId, polls: &mut Polls) {
+    if body.blocks[id].loops_around > ASK_UP_TO_DEPTH {
+        polls.heads[id] = true;
+        return;
+    }
+    if every_turn_polls(body, id, polls) {
+        return;
+    }
+    let mut walk = Walk::new(body, polls);
+    walk.noted = Some(Vec::new());
+    for item in &body.items[body.blocks[id].inside()] {
+        walk.pass(item);
+    }
+    let (every_turn, noted) = (walk.branches, walk.noted.unwrap_or_default());
+    if !every_turn || noted.len() > MOST_AFTER_CALLS {
+        polls.heads[id] = true;
+        return;
+    }
+    for point in noted {
+        polls.after[point] = true;
+    }
+}
+
+/// Whether every way from the head of a loop back to it passes a poll as it is.
+fn every_turn_polls(body: &Body<'_>, id: BlockId, polls: &Polls) -> bool {
     let mut walk = Walk::new(body, polls);
     for item in &body.items[body.blocks[id].inside()] {
         walk.pass(item);
@@ -182,8 +243,21 @@ fn every_turn_polls(body: &Body<'_>, id: BlockId, polls: &[bool]) -> bool {
     walk.branches
 }
 
-/// Puts a poll before the calls back that can be reached without one, if there are any.
-fn before_calls_back(body: &mut Body<'_>, polls: &[bool]) {
+/// Lets every way to a second call back pass a poll: after the first, or before it, at the position
+/// that comes back.
+fn place_at_calls_back(body: &Body<'_>, polls: &mut Polls) -> Option<usize> {
+    let mut walk = Walk::new(body, polls);
+    (walk.noted, walk.only_back) = (Some(Vec::new()), true);
+    for item in &body.items {
+        walk.pass(item);
+    }
+    let noted = walk.noted.unwrap_or_default();
+    if noted.len() <= MOST_AFTER_CALLS {
+        for point in noted {
+            polls.after[point] = true;
+        }
+        return None;
+    }
     let mut walk = Walk::new(body, polls);
     let mut bare: Option<(usize, usize)> = None;
     for (position, item) in body.items.iter().enumerate() {
@@ -196,25 +270,36 @@ fn before_calls_back(body: &mut Body<'_>, polls: &[bool]) {
         }
         walk.pass(item);
     }
-    let Some((first, last)) = bare else { return };
-    let at = latest_before(body, first, last);
-    let point = body.points.len();
-    body.points.push(Point {
-        kind: SiteKind::Entry,
-        call: None,
-        stack: Vec::new(),
-        base: 0,
-        takes: 0,
-        results: Vec::new(),
-        live: Vec::new(),
-        calls_back: false,
-    });
-    body.items.insert(at, Item::Entry(point));
-    body.empty.insert(at, true);
+    bare.map(|(first, last)| latest_before(body, first, last))
+}
+
+/// Inserts the polls that are not at loop heads: one at `before`, and those after calls.
+fn insert(body: &mut Body<'_>, polls: &Polls, before: Option<usize>) {
+    let mut moved = Vec::with_capacity(body.items.len());
+    let items = std::mem::take(&mut body.items);
+    for (position, item) in items.into_iter().enumerate() {
+        if before == Some(position) {
+            body.poll(Vec::new(), 0);
+        }
+        moved.push(body.items.len());
+        let call = match &item {
+            Item::Call(point) if polls.after[*point] => Some(*point),
+            _ => None,
+        };
+        body.items.push(item);
+        if let Some(call) = call {
+            let point = &body.points[call];
+            let mut stack = point.stack.clone();
+            stack.truncate(stack.len() - point.takes);
+            stack.extend(&point.results);
+            let base = point.base;
+            body.poll(stack, base);
+        }
+    }
     for block in &mut body.blocks {
         let els = block.els.iter_mut();
         for position in els.chain([&mut block.open, &mut block.end]) {
-            *position += usize::from(*position >= at);
+            *position = moved[*position];
         }
     }
 }

@@ -57,7 +57,8 @@ impl Slot {
 /// What kind of place a site is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SiteKind {
-    /// The poll of a recursive function before it calls back. Always an innermost frame.
+    /// A poll that is at no loop head: of a recursive function before it calls back, or after a call
+    /// of a function that may freeze. Always an innermost frame.
     Entry,
     /// The poll at the head of a loop. Always an innermost frame.
     Head,

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Backend, Bits, Freezable, Process, Progress, Step, check, plain, steps_of};
+use common::{
+    Backend, Bits, Freezable, Process, Progress, Step, assert_same, check, plain, steps_of,
+};
 use freeze::{Imports, Options, Poll, SiteKind, Slot, transform};
 
 /// Compares plain, unfrozen and frozen runs, at every poll and host call.
@@ -94,7 +96,7 @@ fn a_poll_behind_early_exits_and_calls_is_resumed_where_it_stands() {
 }
 
 #[test]
-fn a_recursive_function_polls_once_and_as_late_as_can_be_before_it_calls_back() {
+fn a_recursive_function_polls_after_its_first_call_back_or_as_late_as_can_be_before_all() {
     // Kind and number of saved values of every site of the function `$f` alone.
     let sites = |body: &str| -> Vec<(SiteKind, usize)> {
         let text = format!("(module (func $f (param $n i32) (result i32) (local $k i32) {body}))");
@@ -103,55 +105,146 @@ fn a_recursive_function_polls_once_and_as_late_as_can_be_before_it_calls_back() 
         sites.map(|site| (site.kind, site.slots.len())).collect()
     };
     let call = "(call $f (i32.sub (local.get $n) (i32.const 1)))";
-    // Before `$k` is set only `$n` is to be saved, after it both.
+    // Behind the call what it returned is saved too.
     let set = "(local.set $k (i32.mul (local.get $n) (i32.const 3)))";
     let again = format!("(i32.add (local.get $k) (i32.add {call} (local.get $n)))");
     let (entry, call_site) = (SiteKind::Entry, SiteKind::Call);
 
     let straight = sites(&format!("{set} (local.set $k {again}) (local.get $k)"));
-    assert_eq!(straight, [(entry, 2), (call_site, 2)]);
+    assert_eq!(straight, [(call_site, 2), (entry, 3)]);
 
     let leaf = "(if (i32.lt_s (local.get $n) (i32.const 2)) (then (return (i32.const 1))))";
     let exits = sites(&format!(
         "{leaf} {set} (local.set $k {again}) (local.get $k)"
     ));
-    assert_eq!(exits, [(entry, 2), (call_site, 2)], "leaves do not poll");
+    assert_eq!(exits, [(call_site, 2), (entry, 3)], "leaves do not poll");
 
     let arm = format!("(if (local.get $n) (then {set} (local.set $k {again}))) (local.get $k)");
     assert_eq!(
         sites(&arm),
-        [(entry, 2), (call_site, 2)],
-        "into the arm that calls"
+        [(call_site, 2), (entry, 3)],
+        "in the arm that calls"
     );
     let arms = format!(
         "(if (local.get $n) (then {set} (local.set $k {again})) (else (local.set $k {call})))
         (local.get $k)"
     );
     let kinds: Vec<_> = sites(&arms).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, [call_site, entry, call_site, entry], "in both arms");
+    let twice = format!("{set} (i32.add (i32.add (local.get $k) {call}) {call})");
     assert_eq!(
-        kinds,
-        [entry, call_site, call_site],
-        "one poll before two arms"
+        sites(&twice),
+        [(call_site, 2), (entry, 3), (call_site, 1)],
+        "not after the second"
     );
-
-    let operand = format!("{set} (i32.add (local.get $k) {call})");
-    assert_eq!(
-        sites(&operand)[0],
-        (entry, 2),
-        "where no operands are in the way"
+    let many = format!(
+        "{leaf} {set} (if (local.get $n)
+            (then (if (local.get $k) (then (local.set $k {again})) (else (local.set $k {call}))))
+            (else (local.set $k {call})))
+        (local.get $k)"
     );
+    let saved = sites(&many);
+    assert_eq!(saved[0], (entry, 2), "before them if there are many");
+    let kinds: Vec<_> = saved.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, [entry, call_site, call_site, call_site]);
 
     let turns = format!("(loop $l (local.set $k {call}) (br_if $l (local.get $k))) (local.get $k)");
     let kinds: Vec<_> = sites(&turns).into_iter().map(|(kind, _)| kind).collect();
-    assert_eq!(kinds, [SiteKind::Head, call_site], "the loop polls in time");
+    assert_eq!(kinds, [call_site, entry], "the loop polls in time");
 
     let around = format!("(block $b (br_if $b (local.get $n)) {turns} (drop)) {call}");
     let kinds: Vec<_> = sites(&around).into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(
         kinds,
-        [SiteKind::Head, call_site, entry, call_site],
-        "a way around the loop needs a poll, but only for the call behind"
+        [call_site, entry, call_site, entry],
+        "a way around the loop needs a poll"
     );
+}
+
+#[test]
+fn a_loop_that_makes_calls_polls_after_them_if_every_turn_does_and_they_are_few() {
+    let kinds = |body: &str| -> Vec<SiteKind> {
+        let text = format!(
+            "(module (import \"a\" \"b\" (func $import))
+            (func $callee (call $import))
+            (func (export \"f\") (param $n i32) (loop $l {body}
+                (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))"
+        );
+        let artefact = transform(&wat::parse_str(text).unwrap(), &Options::default()).unwrap();
+        let sites = artefact.sites.functions[1].sites.iter();
+        sites.map(|site| site.kind).collect()
+    };
+    let (head, entry, call) = (SiteKind::Head, SiteKind::Entry, SiteKind::Call);
+    let arms = |then: &str, els: &str| format!("(if (local.get $n) (then {then}) (else {els}))");
+    assert_eq!(kinds("(call $callee)"), [call, entry]);
+    assert_eq!(
+        kinds("(call $callee) (call $callee)"),
+        [call, entry, call],
+        "after the first"
+    );
+    let both = arms("(call $callee)", "(call $callee)");
+    assert_eq!(kinds(&both), [call, entry, call, entry]);
+    let one = arms("(call $callee)", "");
+    assert_eq!(kinds(&one), [head, call], "not every turn");
+    let many = arms("(call $callee)", &both);
+    assert_eq!(kinds(&many), [head, call, call, call], "too many");
+    assert_eq!(kinds("(call $import)"), [head, SiteKind::Host]);
+    let inner = "(loop $m (br_if $m (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))";
+    assert_eq!(
+        kinds(&format!("(call $callee) {inner}")),
+        [call, head],
+        "the inner loop polls anyway"
+    );
+}
+
+#[test]
+fn requests_reach_polls_after_calls_and_so_do_host_calls_that_freeze_unasked() {
+    let text = r#"(module
+        (import "a" "b" (func $import (param i32) (result i32)))
+        (func $tree (param $n i32) (result i32)
+          (if (result i32) (i32.lt_s (local.get $n) (i32.const 2))
+            (then (call $import (local.get $n)))
+            (else (i32.add
+              (call $tree (i32.sub (local.get $n) (i32.const 1)))
+              (i32.mul (i32.const 3) (call $tree (i32.sub (local.get $n) (i32.const 2))))))))
+        (func (export "run") (param $n i32) (result i32) (local $sum i32)
+          (loop $l
+            (local.set $sum (i32.add (call $tree (i32.const 5)) (local.get $sum)))
+            (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+          (local.get $sum)))"#;
+    let wasm = wat::parse_str(text).unwrap();
+    let options = Options {
+        poll: Poll::Plain,
+        stack_bytes: 1 << 20,
+        ..Options::default()
+    };
+    let freezable = Freezable::with(&wasm, &options).unwrap();
+    let steps = steps_of(&freezable.artefact);
+    let expected = plain(&wasm, &steps, Backend::Native).unwrap();
+    for call in 0..expected.calls.len() {
+        for asked in [true, false] {
+            let (from, to) = match call % 2 {
+                0 => (Backend::Native, Backend::Pulley),
+                _ => (Backend::Pulley, Backend::Native),
+            };
+            let mut process = Process::start(&freezable, from);
+            if asked {
+                process.ask_at_call(call);
+            } else {
+                process.freeze_at_call(Some(call));
+            }
+            // Asked for in the last call, it may be over before the next poll.
+            if process.run(&steps) == Progress::Frozen {
+                assert_eq!(process.calls(), call + usize::from(asked));
+                let snapshot = process.snapshot();
+                process = Process::thaw(&freezable, to, &snapshot);
+                assert_eq!(process.run(&steps), Progress::Finished);
+            } else {
+                assert!(asked && call + 1 == expected.calls.len());
+            }
+            assert_same(&process.seen(), &expected, &format!("call {call}"));
+        }
+    }
 }
 
 #[test]
@@ -172,7 +265,8 @@ fn a_deep_stack_is_frozen_and_thawed_whole() {
         (Backend::Pulley, Backend::Native),
     ] {
         let mut process = Process::start(&freezable, from);
-        process.freeze_at_poll(levels);
+        // The first poll is behind the deepest call.
+        process.freeze_at_poll(1);
         assert_eq!(process.run(&steps), Progress::Frozen);
         let snapshot = process.snapshot();
         let frames = freezable.artefact.sites.frames(&snapshot.frames).unwrap();

@@ -1,7 +1,7 @@
 //! What a frame costs, at capture and at thaw.
 
 use crate::harness::{
-    End, Error, Freezable, Instance, Observer, Work, engine_error, freezable_engine,
+    End, Error, Freezable, Instance, Observer, Requester, Work, engine_error, freezable_engine,
 };
 use crate::progress::Progress;
 use crate::stats::{Line, fit_line, median};
@@ -82,6 +82,7 @@ fn at(freezable: &Freezable, depth: u32, repeats: usize) -> Result<Depth, Error>
         expected: expected(depth).to_string(),
         got: format!("{got:?}"),
     };
+    let mut requester = Requester::new(freezable.run.module.engine(), &freezable.flag)?;
     let (mut captures, mut thaws) = (Vec::new(), Vec::new());
     let (mut frames, mut frame_bytes) = (0, 0);
     for _ in 0..repeats {
@@ -94,6 +95,8 @@ fn at(freezable: &Freezable, depth: u32, repeats: usize) -> Result<Depth, Error>
         }
         let called = *instance.observer();
         captures.push(microseconds(called.called, Some(returned)));
+        // The module has asked for what the host call did unasked.
+        requester.set(false)?;
         let mut frozen = instance.freeze();
         frozen.observer().freeze = false;
         frame_bytes = frozen.frames.len();

@@ -20,7 +20,7 @@ use crate::body::{Body, PointId};
 use crate::error::{Error, Place};
 use crate::interface::{FLAG_COUNTDOWN, FLAG_REQUEST, FLAG_SCRATCH};
 use crate::remap::{Indices, Remap, value_type};
-use crate::sites::{FRAME_TRAILER_BYTES, Site, Slot};
+use crate::sites::{FRAME_TRAILER_BYTES, Site, SiteKind, Slot};
 use crate::types::Types;
 use std::collections::HashMap;
 use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
@@ -404,8 +404,8 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         }
     }
 
-    /// A poll: freezes if that is asked for.
-    fn poll(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+    /// Pushes whether a freeze is asked for.
+    fn ask(&mut self) {
         let request = self.in_flags(FLAG_REQUEST);
         match self.context.poll {
             Poll::Atomic => {
@@ -432,10 +432,58 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
                 self.write().i32_const(0).i32_load(request).i32_or();
             }
         }
+    }
+
+    /// Asks for a freeze, if a host function has frozen without being asked: a poll after a call
+    /// looks at nothing else.
+    fn raise(&mut self) {
+        let request = self.in_flags(FLAG_REQUEST);
+        let mut sink = self.write();
+        sink.i32_const(0).i32_const(1);
+        match self.context.poll {
+            Poll::Atomic => self.write().i32_atomic_store(request),
+            Poll::Plain | Poll::Countdown => self.write().i32_store(request),
+        };
+    }
+
+    /// A poll: freezes if that is asked for.
+    fn poll(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+        self.ask();
         self.open_cold_if();
         self.save(point, values)?;
         let frozen = self.context.indices.frozen;
         self.write().i32_const(1).global_set(frozen);
+        self.return_dummies();
+        self.close();
+        Ok(())
+    }
+
+    /// After a call and at a poll behind it: freezes this function if the callee did, or if that is
+    /// asked for. The callee freezes only while it is asked for, so one look is enough.
+    fn follow_and_poll(
+        &mut self,
+        call: (PointId, &[u32]),
+        poll: (PointId, &[u32]),
+    ) -> Result<(), Error> {
+        let frozen = self.context.indices.frozen;
+        if self.context.poll == Poll::Countdown {
+            // A countdown that ends asks for nothing, and what follows a freeze is not counted.
+            self.write().global_get(frozen);
+            self.open_if(BlockType::Result(wasm_encoder::ValType::I32));
+            self.write().i32_const(1).else_();
+            self.ask();
+            self.close();
+        } else {
+            self.ask();
+        }
+        self.open_cold_if();
+        self.write().global_get(frozen);
+        self.open_if(BlockType::Empty);
+        self.save(call.0, call.1)?;
+        self.write().else_();
+        self.save(poll.0, poll.1)?;
+        self.write().i32_const(1).global_set(frozen);
+        self.close();
         self.return_dummies();
         self.close();
         Ok(())
@@ -447,6 +495,9 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         self.write().global_get(frozen);
         self.open_cold_if();
         self.save(point, values)?;
+        if self.body.points[point].kind == SiteKind::Host {
+            self.raise();
+        }
         self.return_dummies();
         self.close();
         Ok(())

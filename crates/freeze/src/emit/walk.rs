@@ -4,7 +4,7 @@
 //! once for every copy of an unrolled loop, and in a clone once more before, for the rest of the
 //! turn in which it was frozen. A stack of [`OpenBlock`]s says what to do at an end.
 
-use super::dispatch::{Dispatch, Entry};
+use super::dispatch::{Arrival, Dispatch, Entry};
 use super::{Emitter, Form, Label};
 use crate::body::{BlockId, BlockKind, Item, PointId};
 use crate::error::Error;
@@ -78,10 +78,7 @@ impl<'a> Emitter<'_, '_, 'a> {
                     self.entry(*point)?;
                     position + 1
                 }
-                Item::Call(point) => {
-                    self.call(*point)?;
-                    position + 1
-                }
+                Item::Call(point) => self.call(*point, position)?,
                 Item::Open(id) => self.opens(*id)?,
                 Item::Else(id) => self.turns_to_else(*id),
                 Item::End(id) => self.ends(*id)?,
@@ -115,8 +112,11 @@ impl<'a> Emitter<'_, '_, 'a> {
     }
 
     fn entry(&mut self, point: PointId) -> Result<(), Error> {
+        let poll = &self.body.points[point];
+        let operands = self.spills_for(poll.base, &poll.stack);
+        let Arrival { operands, entry } = self.arrive(operands);
+        self.spilled.extend(&operands);
         let values = self.values(point, &[]);
-        let entry = self.arrive(Vec::new()).entry;
         if entry == Entry::Both {
             self.resumes_at(point);
             self.open_if(BlockType::Empty);
@@ -128,22 +128,32 @@ impl<'a> Emitter<'_, '_, 'a> {
             self.close();
         }
         // Resumed, it polls again: a flag that is still set freezes the same state once more.
-        self.poll(point, &values)
+        self.poll(point, &values)?;
+        self.spilled.truncate(self.spilled.len() - operands.len());
+        self.push_from(&operands);
+        Ok(())
     }
 
-    fn call(&mut self, id: PointId) -> Result<(), Error> {
+    /// Writes a call, and with it the poll behind it if there is one that cannot be jumped to. Tells
+    /// the position to go on at.
+    fn call(&mut self, id: PointId, position: usize) -> Result<usize, Error> {
         let point = &self.body.points[id];
         let Some(operator) = &point.call else {
-            return Ok(());
+            return Ok(position + 1);
         };
         let host = point.kind == SiteKind::Host;
         let resumes = self.open.last().is_some_and(|b| b.dispatch.is_some());
         let below = point.stack.len() - point.takes;
-        if !resumes && !host && below == 0 {
+        let poll = match self.body.items.get(position + 1) {
+            Some(Item::Entry(poll)) if !resumes && !host => Some(*poll),
+            _ => None,
+        };
+        if !resumes && !host && below == 0 && poll.is_none() {
             // Nothing is to be kept in locals.
             self.call_operator(operator);
             let values = self.values(id, &[]);
-            return self.follow(id, &values);
+            self.follow(id, &values)?;
+            return Ok(position + 1);
         }
 
         let operands = self.spills_for(point.base, &point.stack);
@@ -182,10 +192,20 @@ impl<'a> Emitter<'_, '_, 'a> {
                 self.close();
             }
         }
+        if let Some(poll) = poll {
+            let results = self.spills_for(point.base + below.len() as u32, &point.results);
+            self.pop_into(&results);
+            let at_poll = self.values(poll, &results);
+            self.follow_and_poll((id, &values), (poll, &at_poll))?;
+            self.spilled.truncate(self.spilled.len() - below.len());
+            self.push_from(below);
+            self.push_from(&results);
+            return Ok(position + 2);
+        }
         self.follow(id, &values)?;
         self.spilled.truncate(self.spilled.len() - below.len());
         self.put_back(below, point.base, &point.results);
-        Ok(())
+        Ok(position + 1)
     }
 
     /// Writes the call itself. Imports are called directly, never through their wrappers.

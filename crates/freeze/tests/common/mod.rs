@@ -107,6 +107,8 @@ pub struct Host {
     calls: Vec<(u32, Vec<Option<Bits>>)>,
     /// Freeze when so many calls have been made.
     freeze_at_call: Option<usize>,
+    /// Ask for a freeze, in this memory, when so many calls have been made.
+    ask_at_call: Option<(usize, Memory)>,
 }
 
 fn answer(import: u32, args: &[Val], calls: usize, slot: &wasmtime::ValType) -> Val {
@@ -146,6 +148,12 @@ fn linker(module: &Module) -> Linker<Host> {
                     *value = Val::default_for_ty(kind).unwrap();
                 }
                 return Ok(());
+            }
+            if let Some((call, flags)) = caller.data().ask_at_call
+                && call == made
+            {
+                let at = interface::FLAG_REQUEST as usize;
+                flags.data_mut(&mut caller)[at] = 1;
             }
             for (value, kind) in out.iter_mut().zip(&results) {
                 *value = answer(index, args, made, kind);
@@ -372,6 +380,11 @@ impl Process {
         self.store.data_mut().freeze_at_call = calls;
     }
 
+    /// Asks for a freeze in the host call after `calls` of them.
+    pub fn ask_at_call(&mut self, calls: usize) {
+        self.store.data_mut().ask_at_call = Some((calls, self.flags));
+    }
+
     pub fn calls(&self) -> usize {
         self.store.data().calls.len()
     }
@@ -454,6 +467,7 @@ impl Process {
     pub fn thaw(freezable: &Arc<Freezable>, backend: Backend, snapshot: &Snapshot) -> Process {
         let mut host = snapshot.host.clone();
         host.freeze_at_call = None;
+        host.ask_at_call = None;
         let mut process = Process::instantiate(freezable, backend, true, host);
         for (index, bytes) in (0..).zip(&snapshot.memories) {
             let memory = process.memory(&interface::memory_export(index));
