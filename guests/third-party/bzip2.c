@@ -1,8 +1,9 @@
 /* Drives bzip2: `bzip2 SIZE` makes a text of SIZE kibibytes, compresses it, decompresses that,
  * compares, and prints lengths and checksums. The same argument prints the same text everywhere. */
+#include "text.h"
+
 #include <bzlib.h>
 
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,30 +12,6 @@
 void bz_internal_error(int code) {
     printf("failed: internal error %d\n", code);
     exit(1);
-}
-
-static uint32_t checksum(const char *data, unsigned size) {
-    uint32_t value = 2166136261u;
-    for (unsigned i = 0; i < size; i++)
-        value = (value ^ (unsigned char)data[i]) * 16777619u;
-    return value;
-}
-
-/* Words of a small vocabulary, a number now and then. */
-static void make_text(char *text, unsigned size) {
-    static const char *const words[] = {
-        "godwit", "flight", "wind",  "tide",   "moves",   "over",    "the",  "and",
-        "lands",  "mud",    "coast", "winter", "northern", "without", "rest", "again",
-    };
-    uint32_t random = 1;
-    for (unsigned i = 0; i < size;) {
-        char word[24];
-        random = random * 1664525u + 1013904223u;
-        int length = random >> 28 ? snprintf(word, sizeof word, "%s ", words[random >> 12 & 15])
-                                  : snprintf(word, sizeof word, "%u.\n", (unsigned)random >> 8);
-        for (int k = 0; k < length && i < size; k++)
-            text[i++] = word[k];
-    }
 }
 
 int main(int argc, char **argv) {

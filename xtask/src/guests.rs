@@ -1,10 +1,12 @@
 //! The project's own guests: the recipe, their checksums, building them.
 
+use crate::languages;
 use crate::run::{self, Ended};
 use crate::toolchain::Toolchain;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// guests/recipe.json. All paths in it are relative to guests/, where the compiler runs, so that
 /// nothing in a module depends on where the project lies.
@@ -15,6 +17,10 @@ pub struct Recipe {
     pub compiler: String,
     /// Flags for every guest.
     pub flags: Vec<String>,
+    /// Flags for those in C.
+    pub c_flags: Vec<String>,
+    /// Flags for those in C++.
+    pub cxx_flags: Vec<String>,
     /// Flags for those of `own`.
     pub own_flags: Vec<String>,
     /// Flags for those of `third_party`.
@@ -70,6 +76,17 @@ impl Recipe {
         let path = folder().join("recipe.json");
         serde_json::from_slice(&run::read(&path)?)
             .map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// The compiler for these sources, with the flags for all guests in their language.
+    pub fn compiler(&self, toolchain: &Toolchain, sources: &[String]) -> Command {
+        let (mut compiler, flags) = if sources.iter().any(|source| source.ends_with(".cpp")) {
+            (toolchain.cxx(), &self.cxx_flags)
+        } else {
+            (toolchain.cc(), &self.c_flags)
+        };
+        compiler.current_dir(folder()).args(&self.flags).args(flags);
+        compiler
     }
 
     /// The files that CHECKSUMS names, in order.
@@ -149,10 +166,8 @@ fn build(
     println!("building {}", guest.name);
     let fresh = output.with_extension(format!("fresh-{}", std::process::id()));
     run::output(
-        toolchain
-            .cc()
-            .current_dir(folder())
-            .args(&recipe.flags)
+        recipe
+            .compiler(toolchain, &guest.sources)
             .args(&recipe.own_flags)
             .arg("-o")
             .arg(&fresh)
@@ -215,7 +230,8 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
             );
             Ok(())
         }
-        _ => Err("usage: cargo xtask guests [--rebuild]".into()),
+        [flag] if flag == "--languages" => languages::build(),
+        _ => Err("usage: cargo xtask guests [--rebuild | --languages]".into()),
     }
 }
 
@@ -226,7 +242,7 @@ mod tests {
     #[test]
     fn the_recipe_names_files_that_are_there() {
         let recipe = Recipe::read().unwrap();
-        assert_eq!(recipe.own.len(), 6);
+        assert_eq!(recipe.own.len(), 7);
         for file in recipe.files() {
             assert!(folder().join(&file).is_file(), "{file}");
         }

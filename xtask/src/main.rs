@@ -6,6 +6,8 @@
 mod arrows;
 mod fuzz;
 mod guests;
+mod languages;
+mod npm;
 mod run;
 mod soak;
 mod test;
@@ -49,15 +51,21 @@ const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand {
         name: "guests",
-        arguments: "[--rebuild]",
-        about: "checks the modules in guests/ against CHECKSUMS, or builds them anew",
+        arguments: "[--rebuild | --languages]",
+        about: "checks the modules in guests/ against CHECKSUMS, or builds them anew, or those in Go, Rust and AssemblyScript",
         run: guests::main,
     },
     Subcommand {
         name: "third-party",
         arguments: "",
-        about: "builds SQLite and bzip2 into target/guests, for tests and measurements",
+        about: "builds other people's programs into target/guests, for tests and measurements",
         run: third_party::main,
+    },
+    Subcommand {
+        name: "binaryen",
+        arguments: "",
+        about: "installs wasm-opt, whose Asyncify `limosa bench overhead` measures beside",
+        run: npm::binaryen,
     },
 ];
 

@@ -5,7 +5,7 @@
 //! one is done. Whatever fails is told at once and again at the end, with what repeats it.
 
 use crate::run::{self, Ended, Report};
-use crate::{fuzz, third_party};
+use crate::{fuzz, languages, third_party};
 use serde_json::Value;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -74,11 +74,12 @@ fn tests(seed: u64) -> Result<Ended, String> {
         .env("LIMOSA_SEED", seed.to_string())
         .env("LIMOSA_ROUNDS", MORE_ROUNDS);
     if let Ended::Skipped(reason) = third_party::check() {
-        println!("without SQLite and bzip2: {reason}");
+        println!("without other people's programs: {reason}");
         command.env_remove("LIMOSA_THIRD_PARTY");
     } else {
         command.env("LIMOSA_THIRD_PARTY", third_party::folder());
     }
+    command.env("LIMOSA_LANGUAGES", languages::folder());
     run::run(&mut command).map(|()| Ended::Passed)
 }
 
@@ -102,6 +103,9 @@ fn duration(arguments: &[String]) -> Result<Duration, String> {
 pub fn main(arguments: &[String]) -> Result<(), String> {
     let duration = duration(arguments)?;
     println!("soaking for {:.0} minutes", duration.as_secs_f64() / 60.0);
+    if let Err(reason) = languages::build() {
+        println!("without some guests: {reason}");
+    }
     let start = Instant::now();
     let mut report = Report::default();
     for round in 1.. {

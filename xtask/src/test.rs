@@ -26,7 +26,7 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
     });
     let built = report.step(
         "third-party",
-        "build SQLite and bzip2 for the tests",
+        "build other people's programs for the tests",
         || Ok(third_party::check()),
     );
     report.step(
@@ -63,7 +63,7 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
         if built {
             command.env("LIMOSA_THIRD_PARTY", third_party::folder());
         } else {
-            println!("without SQLite and bzip2: tests that need them are skipped");
+            println!("without other people's programs: tests that need them are skipped");
             command.env_remove("LIMOSA_THIRD_PARTY");
         }
         run::run(&mut command).map(|()| Ended::Passed)

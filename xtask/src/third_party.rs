@@ -15,8 +15,14 @@ pub fn folder() -> PathBuf {
     run::root().join("target/guests")
 }
 
-/// Fetches the crates of guests/third-party/Cargo.lock; returns their folders by name.
-fn fetch() -> Result<BTreeMap<String, PathBuf>, String> {
+/// A crate as it was fetched.
+struct Source {
+    version: String,
+    folder: PathBuf,
+}
+
+/// Fetches the crates of guests/third-party/Cargo.lock, by name.
+fn fetch() -> Result<BTreeMap<String, Source>, String> {
     println!("fetching the sources of guests/third-party/Cargo.toml");
     let manifest = guests::folder().join("third-party/Cargo.toml");
     let text = run::output(
@@ -39,53 +45,37 @@ fn fetch() -> Result<BTreeMap<String, PathBuf>, String> {
     Ok(packages
         .filter_map(|package| {
             let manifest = Path::new(package["manifest_path"].as_str()?);
-            Some((
-                package["name"].as_str()?.to_string(),
-                manifest.parent()?.to_path_buf(),
-            ))
+            let source = Source {
+                version: package["version"].as_str()?.to_string(),
+                folder: manifest.parent()?.to_path_buf(),
+            };
+            Some((package["name"].as_str()?.to_string(), source))
         })
         .collect())
 }
 
-/// All headers of a folder, in order.
-fn headers(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let entries = std::fs::read_dir(folder)
-        .map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
-    let mut headers: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "h"))
-        .collect();
-    headers.sort();
-    Ok(headers)
-}
-
-/// A hash over all that decides what the module will be.
-fn key(recipe: &Recipe, guest: &ThirdParty, source: &Path) -> Result<String, String> {
+/// A hash over all that decides what the module will be. What a crate holds is known by its version.
+fn key(recipe: &Recipe, guest: &ThirdParty, source: &Source) -> Result<String, String> {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
-    part(recipe.compiler.as_bytes());
+    for name in [&recipe.compiler, &guest.package, &source.version] {
+        part(name.as_bytes());
+    }
     for flag in recipe
         .flags
         .iter()
+        .chain(&recipe.c_flags)
         .chain(&recipe.third_party_flags)
         .chain(&guest.flags)
+        .chain(&guest.crate_sources)
     {
         part(flag.as_bytes());
     }
-    let ours = guest
-        .sources
-        .iter()
-        .chain(&guest.headers)
-        .map(|file| guests::folder().join(file));
-    let theirs = guest.crate_sources.iter().map(|file| source.join(file));
-    for file in ours
-        .chain(theirs)
-        .chain(headers(&source.join(&guest.include))?)
-    {
-        part(&run::read(&file)?);
+    for file in guest.sources.iter().chain(&guest.headers) {
+        part(&run::read(&guests::folder().join(file))?);
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
@@ -93,7 +83,7 @@ fn key(recipe: &Recipe, guest: &ThirdParty, source: &Path) -> Result<String, Str
 fn build(
     recipe: &Recipe,
     guest: &ThirdParty,
-    source: &Path,
+    source: &Source,
     toolchain: &Toolchain,
 ) -> Result<(), String> {
     let module = folder().join(format!("{}.wasm", guest.name));
@@ -106,18 +96,21 @@ fn build(
     println!("{}: building", guest.name);
     let fresh = folder().join(format!("{}.fresh-{}", guest.name, std::process::id()));
     run::output(
-        toolchain
-            .cc()
-            .current_dir(guests::folder())
-            .args(&recipe.flags)
+        recipe
+            .compiler(toolchain, &guest.sources)
             .args(&recipe.third_party_flags)
             .args(&guest.flags)
             .arg("-I")
-            .arg(source.join(&guest.include))
+            .arg(source.folder.join(&guest.include))
             .arg("-o")
             .arg(&fresh)
             .args(&guest.sources)
-            .args(guest.crate_sources.iter().map(|file| source.join(file))),
+            .args(
+                guest
+                    .crate_sources
+                    .iter()
+                    .map(|file| source.folder.join(file)),
+            ),
     )?;
     let bytes = run::read(&fresh)?;
     let _ = std::fs::remove_file(&fresh);

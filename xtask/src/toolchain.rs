@@ -1,4 +1,4 @@
-//! The C compiler for guests: `ziglang` from PyPI, installed once under target/guest-toolchain.
+//! The compiler of C and C++ for guests: `ziglang` from PyPI, installed once under target/guest-toolchain.
 
 use crate::run;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn environment_python(folder: &Path) -> PathBuf {
 }
 
 /// The Python of this machine: $PYTHON, python3 or python.
-fn system_python() -> Result<PathBuf, String> {
+pub fn system_python() -> Result<PathBuf, String> {
     let chosen = std::env::var_os("PYTHON").map(PathBuf::from);
     for candidate in chosen
         .into_iter()
@@ -150,6 +150,13 @@ impl Toolchain {
     pub fn cc(&self) -> Command {
         let mut command = self.zig();
         command.arg("cc");
+        command
+    }
+
+    /// The C++ compiler.
+    pub fn cxx(&self) -> Command {
+        let mut command = self.zig();
+        command.arg("c++");
         command
     }
 }
