@@ -55,6 +55,14 @@ pub(crate) fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok
     serializer.serialize_f64(four_digits(*value))
 }
 
+/// For serde: four digits after the point, or null.
+pub(crate) fn rounded_if_any<S: Serializer>(
+    value: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.map(four_digits).serialize(serializer)
+}
+
 /// For serde: four digits after the point, each.
 pub(crate) fn rounded_list<S: Serializer>(
     values: &[f64],

@@ -4,10 +4,17 @@ use super::depth::Depths;
 use super::latency::Latencies;
 use super::snapshot::{Coding, MIB};
 use crate::harness::{Machine, Skipped};
-use crate::report::{rounded, table};
+use crate::report::{Bar, mark, rounded, table};
 use crate::stats::{Line, median, percentile};
 use serde::Serialize;
 use std::fmt::Write;
+
+/// The bars, in microseconds: at most.
+const REQUEST_P99_US: f64 = 1000.0;
+const CAPTURE_US: f64 = 50.0;
+const THAW_US: f64 = 50.0;
+/// The stack that the bar of the capture is meant for.
+const CAPTURE_FRAMES: f64 = 1000.0;
 
 /// All figures.
 #[derive(Debug, Serialize)]
@@ -113,7 +120,29 @@ pub(crate) struct DepthRow {
     pub thaw_us: f64,
 }
 
+#[derive(Serialize)]
+struct Bars {
+    /// The worst of all programs.
+    request_to_frozen_p99_us: Bar,
+    capture_of_1000_frames_us: Bar,
+    /// Of the smallest stack.
+    thaw_of_a_small_stack_us: Bar,
+}
+
 impl Report {
+    fn bars(&self) -> Bars {
+        let p99s = self.rows.iter().map(|row| row.request_to_frozen_us.p99);
+        let capture = self.capture.base_us + CAPTURE_FRAMES * self.capture.ns_per_frame / 1e3;
+        Bars {
+            request_to_frozen_p99_us: Bar::at_most(REQUEST_P99_US, p99s.fold(0.0, f64::max)),
+            capture_of_1000_frames_us: Bar::at_most(CAPTURE_US, capture),
+            thaw_of_a_small_stack_us: Bar::at_most(
+                THAW_US,
+                self.depths.first().map_or(f64::NAN, |row| row.thaw_us),
+            ),
+        }
+    }
+
     pub(super) fn new(
         latencies: Vec<Latencies>,
         depths: Depths,
@@ -158,7 +187,16 @@ impl Report {
 
     /// One JSON object.
     pub fn json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self)
+        #[derive(Serialize)]
+        struct WithBars<'a> {
+            #[serde(flatten)]
+            report: &'a Report,
+            bars: Bars,
+        }
+        serde_json::to_string_pretty(&WithBars {
+            report: self,
+            bars: self.bars(),
+        })
     }
 
     /// Tables, and what they come to.
@@ -174,6 +212,7 @@ impl Report {
             "snapshot µs",
             "thaw µs",
             "memory",
+            "",
         ];
         let mut programs = table(&headings);
         for row in &self.rows {
@@ -187,6 +226,7 @@ impl Report {
                 time(row.snapshot_us),
                 time(row.thaw_us),
                 format!("{:.1} MiB", row.memory_bytes as f64 / f64::from(1 << 20)),
+                mark(row.request_to_frozen_us.p99 <= REQUEST_P99_US).to_owned(),
             ]);
         }
         let freezes: usize = self.rows.iter().map(|row| row.freezes).sum();
@@ -224,6 +264,18 @@ impl Report {
             text,
             "snapshot  of {memory_mib} MiB: {encode_ms:.2} ms to bytes, {decode_ms:.2} ms back"
         );
+        let bars = self.bars();
+        let lines = [
+            (
+                "request to frozen, worst p99",
+                bars.request_to_frozen_p99_us,
+            ),
+            ("capture of 1,000 frames", bars.capture_of_1000_frames_us),
+            ("thaw of a small stack", bars.thaw_of_a_small_stack_us),
+        ];
+        for (what, bar) in lines {
+            let _ = writeln!(text, "{what:<30}{:>8.1} µs  {bar}", bar.value);
+        }
         text += &self.machine.describe();
         text.push('\n');
         text
@@ -232,6 +284,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use super::super::depth::Depth;
     use super::*;
 
     #[test]
@@ -247,10 +300,16 @@ mod tests {
             base: 4.0,
             slope: 0.012,
         };
+        let smallest = Depth {
+            frames: 5,
+            frame_bytes: 100,
+            capture_us: 4.0,
+            thaw_us: 60.0,
+        };
         let depths = Depths {
             capture: line,
             thaw: line,
-            rows: Vec::new(),
+            rows: vec![smallest],
         };
         let coding = Coding {
             bytes: 9,
@@ -266,6 +325,11 @@ mod tests {
         assert_eq!(object["thaw"]["ns_per_frame"], 12.0);
         assert_eq!(object["rows"][0]["freezes"], 3);
         assert_eq!(object["rows"][0]["snapshot_us"], 7.0);
+        let bars = &object["bars"];
+        assert_eq!(bars["request_to_frozen_p99_us"]["pass"], true);
+        assert_eq!(bars["capture_of_1000_frames_us"]["value"], 16.0);
+        assert_eq!(bars["capture_of_1000_frames_us"]["pass"], true);
+        assert_eq!(bars["thaw_of_a_small_stack_us"]["pass"], false);
         assert!(report.text().contains("4.0 µs + 12.0 ns per frame"));
     }
 }

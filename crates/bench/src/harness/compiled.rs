@@ -15,6 +15,15 @@ pub(crate) fn plain_engine() -> Result<Engine, Error> {
     started(config)
 }
 
+/// The same with epoch interruption: compiled code looks at a counter at loop heads and function
+/// entries, so that it can be interrupted, though not be frozen.
+pub(crate) fn epoch_engine() -> Result<Engine, Error> {
+    let mut config = Config::new();
+    config.memory_init_cow(false);
+    config.epoch_interruption(true);
+    started(config)
+}
+
 /// The engine for the freezable form: it makes the code that the process VM makes.
 pub(crate) fn freezable_engine() -> Result<Engine, Error> {
     let config = vm::code_settings(vm::Backend::Native);

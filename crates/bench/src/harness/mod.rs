@@ -18,7 +18,7 @@ mod programs;
 mod request;
 mod traffic;
 
-pub(crate) use compiled::{Compiled, Freezable, freezable_engine, plain_engine};
+pub(crate) use compiled::{Compiled, Freezable, epoch_engine, freezable_engine, plain_engine};
 pub(crate) use host::Observer;
 pub(crate) use instance::{End, Instance, Outcome};
 pub(crate) use layout::layout;
@@ -47,6 +47,14 @@ pub(crate) enum Error {
         program: String,
         /// Why.
         error: freeze::Error,
+    },
+    /// A module cannot be made into the form of a peer.
+    #[error("{program}: {reason}")]
+    Peer {
+        /// The program.
+        program: String,
+        /// Why.
+        reason: String,
     },
     /// Wasmtime refuses something, or the guest trapped.
     #[error("{doing}: {error:?}")]

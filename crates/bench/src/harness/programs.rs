@@ -1,4 +1,4 @@
-//! What is measured: the kernels, SQLite, bzip2, and the accounts server's request loop.
+//! What is measured: the kernels, third-party programs, and the accounts server's request loop.
 
 use super::host::Host;
 use super::traffic::{Script, Traffic};
@@ -20,6 +20,9 @@ const KERNEL_NAMES: [(&str, &str); 8] = [
     ("copy", "run_copy"),
     ("strings", "run_strings"),
 ];
+
+/// The third-party programs, with the smallest sizes of work that make sense.
+const THIRD_PARTY: [(&str, u32); 4] = [("sqlite", 1), ("quickjs", 1), ("bzip2", 64), ("zstd", 64)];
 
 /// The fewest requests that the accounts server is asked.
 const ACCOUNTS_REQUESTS: u32 = 500;
@@ -125,7 +128,7 @@ pub(crate) fn programs(third_party: Option<&Path>) -> (Vec<Program>, Vec<Skipped
         })
         .collect();
     let mut skipped = Vec::new();
-    for (name, size) in [("sqlite", 1), ("bzip2", 64)] {
+    for (name, size) in THIRD_PARTY {
         match third_party_module(third_party, name) {
             Ok(wasm) => programs.push(Program {
                 name,
@@ -176,7 +179,7 @@ mod tests {
         std::fs::write(folder.path().join("bzip2.wasm"), b"\0asm").unwrap();
         let (programs, skipped) = programs(Some(folder.path()));
         assert!(programs.iter().any(|program| program.name == "bzip2"));
-        assert_eq!(skipped.len(), 1);
+        assert_eq!(skipped.len(), THIRD_PARTY.len() - 1);
         assert_eq!(skipped[0].name, "sqlite");
         assert!(skipped[0].reason.contains("cargo xtask third-party"));
     }
@@ -185,7 +188,7 @@ mod tests {
     fn without_a_folder_all_third_party_programs_are_skipped() {
         let (programs, skipped) = programs(None);
         assert_eq!(programs.len(), 9);
-        assert_eq!(skipped.len(), 2);
+        assert_eq!(skipped.len(), THIRD_PARTY.len());
         assert!(skipped[0].reason.contains(THIRD_PARTY_VARIABLE));
     }
 }

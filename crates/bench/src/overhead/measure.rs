@@ -21,6 +21,10 @@ pub(super) struct Round {
     pub plain: f64,
     /// The same again.
     pub plain_again: f64,
+    /// The plain module with epoch interruption.
+    pub epoch: f64,
+    /// The plain module with polls and Asyncify.
+    pub asyncify: Option<f64>,
     /// The freezable module, undisturbed.
     pub run: f64,
     /// The freezable module until it was frozen.
@@ -36,30 +40,33 @@ impl Round {
     }
 }
 
+/// A program in all its forms.
+#[derive(Clone, Copy)]
+pub(super) struct Forms<'a> {
+    pub plain: &'a Compiled,
+    pub epoch: &'a Compiled,
+    pub asyncify: Option<&'a Compiled>,
+    pub freezable: &'a Freezable,
+}
+
 /// Runs one program in all its forms.
 pub(super) struct Measure<'a> {
     name: &'static str,
     work: &'a Work,
-    plain: &'a Compiled,
-    freezable: &'a Freezable,
+    forms: Forms<'a>,
     requester: Requester,
     expected: Outcome,
 }
 
 impl<'a> Measure<'a> {
     /// Runs the plain module once, to know what must come out.
-    pub fn new(
-        name: &'static str,
-        work: &'a Work,
-        plain: &'a Compiled,
-        freezable: &'a Freezable,
-    ) -> Result<Measure<'a>, Error> {
-        let (expected, _) = complete(name, Instance::birth(plain, work)?)?;
+    pub fn new(name: &'static str, work: &'a Work, forms: Forms<'a>) -> Result<Measure<'a>, Error> {
+        let (expected, _) = complete(name, Instance::birth(forms.plain, work)?)?;
+        let freezable = forms.freezable;
         Ok(Measure {
             name,
             work,
-            plain,
-            freezable,
+            forms,
             requester: Requester::new(freezable.run.module.engine(), &freezable.flag)?,
             expected,
         })
@@ -68,23 +75,30 @@ impl<'a> Measure<'a> {
     /// Runs all forms; `turn` says which comes first.
     pub fn round(&mut self, turn: usize) -> Result<Round, Error> {
         let forms = [
-            ("plain run", self.plain),
-            ("freezable run", &self.freezable.run),
-            ("second plain run", self.plain),
+            ("plain run", Some(self.forms.plain)),
+            ("freezable run", Some(&self.forms.freezable.run)),
+            ("second plain run", Some(self.forms.plain)),
+            ("run with epoch interruption", Some(self.forms.epoch)),
+            ("run with Asyncify", self.forms.asyncify),
         ];
-        let mut times = [0.0; 3];
+        let mut times = [None; 5];
         for step in 0..forms.len() {
             let index = (step + turn) % forms.len();
-            let (what, form) = forms[index];
+            let (what, Some(form)) = forms[index] else {
+                continue;
+            };
             let (outcome, cpu) = complete(self.name, Instance::birth(form, self.work)?)?;
             self.check(what, outcome)?;
-            times[index] = cpu;
+            times[index] = Some(cpu);
         }
-        let [plain, run, plain_again] = times;
+        let asyncify = times[4];
+        let [plain, run, plain_again, epoch, _] = times.map(|time| time.unwrap_or(f64::NAN));
         let (until_frozen, rest) = self.interrupted(run)?;
         Ok(Round {
             plain,
             plain_again,
+            epoch,
+            asyncify,
             run,
             until_frozen,
             rest,
@@ -95,7 +109,7 @@ impl<'a> Measure<'a> {
     /// undisturbed run takes.
     fn interrupted(&mut self, whole: f64) -> Result<(f64, f64), Error> {
         for _ in 0..ATTEMPTS {
-            let mut instance = Instance::birth(&self.freezable.run, self.work)?;
+            let mut instance = Instance::birth(&self.forms.freezable.run, self.work)?;
             let delay = Duration::from_secs_f64(whole * FREEZE_AT);
             let requester = &mut self.requester;
             let stretch = thread::scope(|scope| {
@@ -124,7 +138,7 @@ impl<'a> Measure<'a> {
             if until_frozen > whole * LATEST_FREEZE {
                 continue;
             }
-            let thawed = Instance::thaw(&self.freezable.thaw, instance.freeze())?;
+            let thawed = Instance::thaw(&self.forms.freezable.thaw, instance.freeze())?;
             let (outcome, rest) = complete(self.name, thawed)?;
             self.check("run that was frozen once", outcome)?;
             return Ok((until_frozen, rest));
@@ -183,13 +197,24 @@ pub(super) fn size(program: &Program, plain: &Compiled, target_ms: f64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::{freezable_engine, plain_engine, programs, with_stack};
+    use crate::harness::{epoch_engine, freezable_engine, plain_engine, programs, with_stack};
+
+    /// All forms of a module but the one that needs a tool.
+    fn forms(name: &str, wasm: &[u8]) -> Result<(Compiled, Compiled, Freezable), Error> {
+        Ok((
+            Compiled::plain(&plain_engine()?, name, wasm)?,
+            Compiled::plain(&epoch_engine()?, name, wasm)?,
+            Freezable::new(&freezable_engine()?, name, wasm)?,
+        ))
+    }
 
     #[test]
     fn the_rest_is_compared_with_what_the_plain_module_had_left() {
         let round = Round {
             plain: 10.0,
             plain_again: 10.0,
+            epoch: 11.0,
+            asyncify: None,
             run: 12.0,
             until_frozen: 3.0,
             rest: 9.0,
@@ -203,14 +228,20 @@ mod tests {
         let (programs, _) = programs(None);
         with_stack(|| {
             let kernels: Vec<_> = programs.iter().filter(|program| program.kernel).collect();
-            let plain = Compiled::plain(&plain_engine()?, "kernels", &kernels[0].wasm)?;
-            let freezable = Freezable::new(&freezable_engine()?, "kernels", &kernels[0].wasm)?;
+            let (plain, epoch, freezable) = forms("kernels", &kernels[0].wasm)?;
+            let forms = Forms {
+                plain: &plain,
+                epoch: &epoch,
+                asyncify: None,
+                freezable: &freezable,
+            };
             for program in kernels {
                 let size = size(program, &plain, 10.0)?;
                 let work = program.work.at(size);
-                let mut measure = Measure::new(program.name, &work, &plain, &freezable)?;
+                let mut measure = Measure::new(program.name, &work, forms)?;
                 let round = measure.round(1)?;
                 assert!(round.plain > 0.0 && round.rest > 0.0, "{round:?}");
+                assert!(round.epoch > 0.0 && round.asyncify.is_none(), "{round:?}");
                 assert!(round.until_frozen < round.run, "{round:?}");
             }
             Ok(())
@@ -223,10 +254,16 @@ mod tests {
         let (programs, _) = programs(None);
         let accounts = programs.iter().find(|p| p.name == "accounts").unwrap();
         with_stack(|| {
-            let plain = Compiled::plain(&plain_engine()?, "accounts", &accounts.wasm)?;
-            let freezable = Freezable::new(&freezable_engine()?, "accounts", &accounts.wasm)?;
+            let (plain, epoch, freezable) = forms("accounts", &accounts.wasm)?;
+            let forms = Forms {
+                plain: &plain,
+                epoch: &epoch,
+                // Any module that gives the same will do.
+                asyncify: Some(&plain),
+                freezable: &freezable,
+            };
             let work = accounts.work.at(4000);
-            let mut measure = Measure::new("accounts", &work, &plain, &freezable)?;
+            let mut measure = Measure::new("accounts", &work, forms)?;
             let answers = measure.expected.answers.clone().unwrap();
             assert!(answers.starts_with("4001 answers"), "{answers}");
             assert!(
@@ -235,7 +272,7 @@ mod tests {
                     .output
                     .contains("connections 8, transfers 3500")
             );
-            measure.round(0)?;
+            assert!(measure.round(0)?.asyncify.is_some());
             Ok(())
         })
         .unwrap();
