@@ -282,6 +282,15 @@ fn zstd_is_the_same_at_every_level_and_as_a_stream() {
 }
 
 #[test]
+fn lua_is_the_same() {
+    let Some(wasm) = third_party("lua") else {
+        return;
+    };
+    let right = "Lua 5.4\nafter one round\t721121103\nrounds\t2\tchecksum\t1012657005\n";
+    is_the_same_and_right(&wasm, &["lua", "2"], 10, right);
+}
+
+#[test]
 fn quickjs_is_the_same_with_exceptions_generators_and_promises() {
     let Some(wasm) = third_party("quickjs") else {
         return;

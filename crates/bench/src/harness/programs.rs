@@ -22,7 +22,13 @@ const KERNEL_NAMES: [(&str, &str); 8] = [
 ];
 
 /// The third-party programs, with the smallest sizes of work that make sense.
-const THIRD_PARTY: [(&str, u32); 4] = [("sqlite", 1), ("quickjs", 1), ("bzip2", 64), ("zstd", 64)];
+const THIRD_PARTY: [(&str, u32); 5] = [
+    ("sqlite", 1),
+    ("lua", 1),
+    ("quickjs", 1),
+    ("bzip2", 64),
+    ("zstd", 64),
+];
 
 /// The fewest requests that the accounts server is asked.
 const ACCOUNTS_REQUESTS: u32 = 500;
