@@ -72,6 +72,12 @@ impl Shared {
         *current = Some(flag);
     }
 
+    /// The process is gone: whoever still holds a control does not keep its flag.
+    pub(crate) fn detach(&self) {
+        let flag = self.flag().take();
+        drop(flag);
+    }
+
     /// The process is frozen: the request is used up. A kill stays.
     pub(crate) fn frozen(&self) {
         let flag = self.flag();

@@ -13,8 +13,9 @@
 //! and ends the program as an overflow does.
 
 use crate::cache::Cache;
+use crate::code::Seats;
 use crate::kernel::{Context, Interface};
-use crate::memory::{Creator, FlagMaker};
+use crate::memory::{Creator, ENGINE_HEAP_BYTES, PlainFlags, Pool, Stacks};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wasmtime::{Linker, OptLevel};
@@ -106,6 +107,7 @@ struct Inner {
     backend: Backend,
     polls: Polls,
     poll: freeze::Poll,
+    pool: Arc<Pool>,
     run: Side,
     thaw: Side,
     cache: Option<Cache>,
@@ -115,7 +117,16 @@ struct Inner {
 pub(crate) struct Side {
     pub engine: wasmtime::Engine,
     pub linker: Linker<Context>,
-    pub flags: FlagMaker,
+    pub flags: Flags,
+    pub seats: Arc<Seats>,
+}
+
+/// What kind of memory compiled code polls.
+pub(crate) enum Flags {
+    /// One that belongs to no store.
+    Shared,
+    /// One in the store of the instance.
+    Plain(PlainFlags),
 }
 
 /// The pass's kind of poll.
@@ -137,6 +148,10 @@ pub fn code_settings(backend: Backend) -> wasmtime::Result<wasmtime::Config> {
     settings.memory_guard_size(GUARD_BYTES);
     settings.memory_may_move(false);
     settings.guard_before_linear_memory(false);
+    settings.gc_heap_reservation(ENGINE_HEAP_BYTES as u64);
+    settings.gc_heap_reservation_for_growth(0);
+    settings.gc_heap_guard_size(GUARD_BYTES);
+    settings.gc_heap_may_move(false);
     settings.cranelift_opt_level(OptLevel::Speed);
     // The pass marks the ways that only a freeze takes.
     settings.wasm_branch_hinting(true);
@@ -154,22 +169,26 @@ pub fn code_settings(backend: Backend) -> wasmtime::Result<wasmtime::Config> {
 }
 
 impl Side {
-    fn new(config: &Config, stack: usize) -> wasmtime::Result<Side> {
+    fn new(config: &Config, stack: usize, pool: &Arc<Pool>) -> wasmtime::Result<Side> {
         let mut settings = code_settings(config.backend)?;
         settings.max_wasm_stack(stack);
         settings.async_stack_size(stack + HOST_STACK_BYTES);
-        settings.with_host_memory(Arc::new(Creator));
+        settings.with_host_memory(Arc::new(Creator::new(Arc::clone(pool))));
+        settings.with_host_stack(Arc::new(Stacks::default()));
         settings.cranelift_nan_canonicalization(config.canonical_nan);
         let engine = wasmtime::Engine::new(&settings)?;
         let linker = Interface::linker(&engine)?;
         let flags = match poll_of(config) {
-            freeze::Poll::Atomic => FlagMaker::shared(),
-            freeze::Poll::Plain | freeze::Poll::Countdown => FlagMaker::plain(&engine)?,
+            freeze::Poll::Atomic => Flags::Shared,
+            freeze::Poll::Plain | freeze::Poll::Countdown => {
+                Flags::Plain(PlainFlags::new(&engine)?)
+            }
         };
         Ok(Side {
             engine,
             linker,
             flags,
+            seats: Seats::new(),
         })
     }
 }
@@ -179,8 +198,9 @@ impl Engine {
     pub fn new(config: Config) -> Result<Engine, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Engine(format!("{error:#}"));
         let poll = poll_of(&config);
-        let run = Side::new(&config, RUN_STACK_BYTES).map_err(failed)?;
-        let thaw = Side::new(&config, THAW_STACK_BYTES).map_err(failed)?;
+        let pool = Pool::new();
+        let run = Side::new(&config, RUN_STACK_BYTES, &pool).map_err(failed)?;
+        let thaw = Side::new(&config, THAW_STACK_BYTES, &pool).map_err(failed)?;
         let cache = match config.cache_dir {
             Some(path) => {
                 let cache = Cache::open(&path, config.cache_bytes);
@@ -195,6 +215,7 @@ impl Engine {
             backend: config.backend,
             polls: config.polls,
             poll,
+            pool,
             run,
             thaw,
             cache,
@@ -220,6 +241,11 @@ impl Engine {
 
     pub(crate) fn thaw(&self) -> &Side {
         &self.inner.thaw
+    }
+
+    /// Where memories come from.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
     }
 
     /// The pass's kind of poll.

@@ -1,5 +1,6 @@
 //! A loaded program: what the pass made of a module, compiled.
 
+use crate::code::Code;
 use crate::engine::{Engine, FRAMES_STACK_BYTES, Side};
 use crate::kernel::{FREEZING, Interface, MODULE};
 use crate::machine::{self, Part};
@@ -72,9 +73,9 @@ pub struct Image {
     artefact: Artefact,
     artefact_id: ArtefactId,
     entry: &'static str,
-    run: wasmtime::Module,
-    thaw: Arc<OnceLock<Result<wasmtime::Module, String>>>,
-    pages: Vec<Pages>,
+    run: Code,
+    thaw: Arc<OnceLock<Result<Code, String>>>,
+    pages: Vec<Arc<Pages>>,
     initial_memories: Vec<Memory>,
     initial_globals: Vec<GlobalValue>,
     load_time: LoadTime,
@@ -101,12 +102,13 @@ impl Engine {
         let start = Instant::now();
         let failed = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let run = self.compile(self.run(), &artefact.run).map_err(failed)?;
+        let run = Code::new(self.run(), run, &artefact.interface, entry).map_err(failed)?;
         let compile = start.elapsed();
         let (mut pages, mut initial_memories) = (Vec::new(), Vec::new());
         for (memory, limits) in artefact.image.iter().zip(&artefact.interface.memories) {
             let size = limits.minimum as usize * WASM_PAGE_BYTES;
             let bytes = contents(memory);
-            pages.push(Pages::new(&bytes)?);
+            pages.push(Pages::of_image(self.pool(), &bytes, size)?);
             initial_memories.push(initial_memory(&bytes, size));
         }
         let thaw = Arc::new(OnceLock::new());
@@ -255,7 +257,7 @@ impl Image {
         self.thaw.get().is_some()
     }
 
-    fn thaw_module(&self) -> Result<&wasmtime::Module, LoadError> {
+    fn thaw_module(&self) -> Result<&Code, LoadError> {
         let module = self.thaw.wait().as_ref();
         module.map_err(|reason| LoadError::Compile(reason.clone()))
     }
@@ -263,8 +265,12 @@ impl Image {
     fn compile_thaw(&self) -> Result<(), LoadError> {
         let (engine, cell) = (self.engine.clone(), Arc::clone(&self.thaw));
         let wasm = self.artefact.thaw.clone();
+        let (interface, entry) = (self.artefact.interface.clone(), self.entry);
         let compile = move || {
-            let module = catch_unwind(AssertUnwindSafe(|| engine.compile(engine.thaw(), &wasm)));
+            let module = catch_unwind(AssertUnwindSafe(|| {
+                let module = engine.compile(engine.thaw(), &wasm)?;
+                Code::new(engine.thaw(), module, &interface, entry)
+            }));
             let module = match module {
                 Ok(module) => module.map_err(|error| format!("{error:#}")),
                 Err(_) => Err("the compiler failed on the thaw module".to_owned()),
@@ -276,18 +282,14 @@ impl Image {
         Ok(())
     }
 
-    pub(crate) fn part(&self, part: Part) -> Result<(&Side, &wasmtime::Module), LoadError> {
+    pub(crate) fn part(&self, part: Part) -> Result<(&Side, &Code), LoadError> {
         Ok(match part {
             Part::Run => (self.engine.run(), &self.run),
             Part::Thaw => (self.engine.thaw(), self.thaw_module()?),
         })
     }
 
-    pub(crate) fn entry(&self) -> &'static str {
-        self.entry
-    }
-
-    pub(crate) fn pages(&self) -> &[Pages] {
+    pub(crate) fn pages(&self) -> &[Arc<Pages>] {
         &self.pages
     }
 

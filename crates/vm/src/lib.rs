@@ -10,6 +10,7 @@
 //!
 //! - [`Engine`] makes native code or Pulley bytecode of what the pass (`freeze`) emits, and keeps
 //!   it in a cache; [`Image`] is a loaded program;
+//! - [`Template`] is a snapshot from which many processes are started, as fast as from an image;
 //! - [`Process`] is one process: its instance (`machine`), its memory (`memory`), its kernel
 //!   (`kernel`: WASI preview 1); [`Control`] asks it to freeze or to end, from any thread;
 //! - [`ports`] is what it needs from outside: clocks, entropy, standard streams, sockets;
@@ -23,6 +24,7 @@ pub mod torture;
 
 mod account;
 mod cache;
+mod code;
 mod control;
 mod engine;
 mod files;
@@ -33,6 +35,7 @@ mod memory;
 mod process;
 mod snapshot;
 mod spec;
+mod template;
 
 pub use account::{Accounts, Meter};
 pub use control::Control;
@@ -43,3 +46,4 @@ pub use kernel::{KernelError, TreeError};
 pub use process::{Outcome, Process, SnapshotError, Trap};
 pub use snapshot::ThawError;
 pub use spec::Spec;
+pub use template::Template;

@@ -6,15 +6,17 @@
 //! memories of the instance it was frozen in.
 
 use crate::account::Meter;
+use crate::code::Exports;
 use crate::image::Image;
 use crate::kernel::{Context, Kernel};
-use crate::memory::{Budget, Flag, Slot, collect};
+use crate::memory::{Budget, Flag, Pages, Slot, Source};
 use crate::ports::Ports;
-use freeze::interface as seam;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use wasmtime::{Extern, Func, Global, Instance, Memory, Ref, ResourceLimiter, Store, V128, Val};
+use wasmtime::{
+    Extern, Func, Global, Instance, Memory, ModuleExport, Ref, ResourceLimiter, Store, V128, Val,
+};
 use wire::snapshot::GlobalValue;
 
 pub(crate) const WASM_PAGE_BYTES: u64 = 65536;
@@ -84,15 +86,14 @@ pub(crate) fn at_once<T>(future: impl Future<Output = wasmtime::Result<T>>) -> w
 }
 
 impl Machine {
-    /// A new instance. `slots` are those of an instance to take the memories over from; without
-    /// them, memories are as the engine makes them, and frames empty.
+    /// A new instance. `sources` are what its memories are: those of the program, then the frames.
     pub(crate) fn new(
         image: &Image,
         part: Part,
         kernel: Kernel,
-        slots: Vec<Arc<Slot>>,
+        sources: Vec<Source>,
     ) -> wasmtime::Result<Machine> {
-        let (side, module) = image
+        let (side, code) = image
             .part(part)
             .map_err(|failed| error(failed.to_string()))?;
         let context = Context {
@@ -103,68 +104,43 @@ impl Machine {
         };
         let mut store = Store::new(&side.engine, context);
         store.limiter(|context| &mut context.tables);
-        let (flag, flag_import) = side.flags.make(&mut store)?;
-        let mut imports: Vec<Extern> = Vec::new();
-        for import in module.imports() {
-            if (import.module(), import.name()) == (seam::MODULE, seam::FLAG_MEMORY) {
-                imports.push(flag_import.clone());
-                continue;
-            }
-            let function = side.linker.get_by_import(&mut store, &import);
-            imports.push(function.ok_or_else(|| {
-                error(format!(
-                    "unknown import `{}`.`{}`",
-                    import.module(),
-                    import.name()
-                ))
-            })?);
-        }
-        let (instance, slots) = collect(slots, || {
-            at_once(Instance::new_async(&mut store, module, &imports))
-        });
-        let instance = instance?;
-        let mut machine = Machine {
-            memories: Vec::new(),
-            globals: Vec::new(),
-            frames: memory(&instance, &mut store, seam::FRAMES)?,
-            sp: global(&instance, &mut store, seam::SP)?,
-            frozen: global(&instance, &mut store, seam::FROZEN)?,
+        let (instance, flag, slots) = code.instantiate(side, &mut store, sources)?;
+        let exports = &code.exports;
+        let mut find = Finder {
+            instance: &instance,
+            store: &mut store,
+        };
+        let memories = exports.memories.iter().map(|export| find.memory(export));
+        let memories = memories.collect::<wasmtime::Result<_>>()?;
+        let globals = exports.globals.iter().map(|export| find.global(export));
+        let globals = globals.collect::<wasmtime::Result<_>>()?;
+        let guest = exports.guest.as_ref().map(|export| find.memory(export));
+        let guest = guest.transpose().unwrap_or_default();
+        let frames = find.memory(&exports.frames)?;
+        let sp = find.global(&exports.sp)?;
+        let frozen = find.global(&exports.frozen)?;
+        let context = store.data_mut();
+        context.memory = guest;
+        context.frozen = Some(frozen);
+        let machine = Machine {
+            memories,
+            globals,
+            frames,
+            sp,
+            frozen,
             store,
             part,
             instance,
             flag,
             slots,
         };
-        machine.find_state(image)?;
-        Ok(machine)
-    }
-
-    /// Finds the memories and globals that are the program's state.
-    fn find_state(&mut self, image: &Image) -> wasmtime::Result<()> {
-        let interface = &image.artefact().interface;
-        for index in 0..interface.memories.len() {
-            let name = seam::memory_export(index as u32);
-            self.memories
-                .push(memory(&self.instance, &mut self.store, &name)?);
-        }
-        for state in &interface.globals {
-            let name = seam::global_export(state.index);
-            self.globals
-                .push(global(&self.instance, &mut self.store, &name)?);
-        }
-        let guest = self.instance.get_memory(&mut self.store, "memory");
-        let frozen = self.frozen;
-        let context = self.store.data_mut();
-        context.memory = guest;
-        context.frozen = Some(frozen);
-        let budget = Arc::clone(&context.kernel.meter.budget);
-        for memory in &self.memories {
-            let slot = self.slot_of(memory)?;
-            if !slot.charge_to(&budget) {
+        let budget = &machine.kernel().meter.budget;
+        for memory in &machine.memories {
+            if !machine.slot_of(memory)?.charge_to(budget) {
                 return Err(error("the program begins with more memory than its limit"));
             }
         }
-        Ok(())
+        Ok(machine)
     }
 
     fn slot_of(&self, memory: &Memory) -> wasmtime::Result<&Arc<Slot>> {
@@ -189,14 +165,6 @@ impl Machine {
 
     // State.
 
-    /// Puts the image's initial pages into the memories.
-    pub(crate) fn map_image(&mut self, image: &Image) -> wasmtime::Result<()> {
-        for (memory, pages) in self.memories.iter().zip(image.pages()) {
-            self.slot_of(memory)?.map(pages)?;
-        }
-        Ok(())
-    }
-
     /// Gives the memories a snapshot's size and content; the image's pages are there already.
     pub(crate) fn apply(
         &mut self,
@@ -214,8 +182,19 @@ impl Machine {
         Ok(())
     }
 
-    pub(crate) fn memory_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.memories.iter().map(|memory| memory.data(&self.store))
+    /// The memories as a snapshot tells them.
+    pub(crate) fn capture(&self, image: &Image) -> wasmtime::Result<Vec<wire::snapshot::Memory>> {
+        let memories = self.memories.iter().zip(image.pages());
+        let capture = |(memory, pages): (&Memory, &Arc<Pages>)| {
+            Ok(pages.capture(self.slot_of(memory)?, memory.data(&self.store)))
+        };
+        memories.map(capture).collect()
+    }
+
+    /// Bytes in the pages of the program's memories that were written.
+    pub(crate) fn written_bytes(&self) -> Option<u64> {
+        let slots = self.memories.iter().map(|memory| self.slot_of(memory).ok());
+        slots.map(|slot| slot?.written_bytes()).sum()
     }
 
     pub(crate) fn globals(&mut self) -> wasmtime::Result<Vec<GlobalValue>> {
@@ -272,19 +251,23 @@ impl Machine {
 
     // Running.
 
-    /// The exported function of that name.
-    pub(crate) fn export(&mut self, name: &str) -> wasmtime::Result<Func> {
-        let function = self.instance.get_func(&mut self.store, name);
-        function.ok_or_else(|| error(format!("the module does not export `{name}`")))
+    /// An exported function.
+    pub(crate) fn function(&mut self, export: &ModuleExport) -> wasmtime::Result<Func> {
+        let found = self.instance.get_module_export(&mut self.store, export);
+        let function = found.and_then(Extern::into_func);
+        function.ok_or_else(|| error("an export of the module is not a function"))
     }
 
     /// The clone that rebuilds the outermost frame of the frozen stack.
-    pub(crate) fn clone_of_outermost(&mut self) -> wasmtime::Result<Func> {
+    pub(crate) fn clone_of_outermost(&mut self, exports: &Exports) -> wasmtime::Result<Func> {
         let frames = self.frames()?;
         let trailer = frames.last_chunk::<8>();
         let &[a, b, c, d, ..] = trailer.ok_or_else(|| error("there is no frozen stack"))?;
         let function = u32::from_le_bytes([a, b, c, d]);
-        let clones = self.instance.get_table(&mut self.store, seam::CLONES);
+        let clones = exports.clones.as_ref();
+        let clones =
+            clones.and_then(|export| self.instance.get_module_export(&mut self.store, export));
+        let clones = clones.and_then(Extern::into_table);
         let clones = clones.ok_or_else(|| error("the module has no clones"))?;
         match clones.get(&mut self.store, function.into()) {
             Some(Ref::Func(Some(clone))) => Ok(clone),
@@ -301,14 +284,26 @@ impl Machine {
     }
 }
 
-fn memory(instance: &Instance, store: &mut Store<Context>, name: &str) -> wasmtime::Result<Memory> {
-    let memory = instance.get_memory(store, name);
-    memory.ok_or_else(|| error(format!("the module does not export the memory `{name}`")))
+/// Finds what an instance exports.
+struct Finder<'a> {
+    instance: &'a Instance,
+    store: &'a mut Store<Context>,
 }
 
-fn global(instance: &Instance, store: &mut Store<Context>, name: &str) -> wasmtime::Result<Global> {
-    let global = instance.get_global(store, name);
-    global.ok_or_else(|| error(format!("the module does not export the global `{name}`")))
+impl Finder<'_> {
+    fn find(&mut self, export: &ModuleExport) -> Option<Extern> {
+        self.instance.get_module_export(&mut *self.store, export)
+    }
+
+    fn memory(&mut self, export: &ModuleExport) -> wasmtime::Result<Memory> {
+        let memory = self.find(export).and_then(Extern::into_memory);
+        memory.ok_or_else(|| error("an export of the module is not a memory"))
+    }
+
+    fn global(&mut self, export: &ModuleExport) -> wasmtime::Result<Global> {
+        let global = self.find(export).and_then(Extern::into_global);
+        global.ok_or_else(|| error("an export of the module is not a global"))
+    }
 }
 
 fn value_of(value: &Val) -> wasmtime::Result<GlobalValue> {

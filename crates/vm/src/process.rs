@@ -12,19 +12,19 @@
 //! failure nothing has happened: no call of the kernel took effect.
 
 use crate::account::{Accounts, Meter};
+use crate::code::Exports;
 use crate::control::{Control, Shared};
 use crate::image::Image;
 use crate::kernel::{ExitStatus, Kernel, Killed};
 use crate::machine::{Machine, Part, at_once};
-use crate::memory::Budget;
+use crate::memory::{Budget, Source};
 use crate::ports::Ports;
 use crate::snapshot::{ThawError, check};
 use crate::spec::Spec;
-use freeze::interface as seam;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use wire::snapshot::{FileTree, Memory, Phase, Snapshot};
+use wire::snapshot::{FileTree, Phase, Snapshot};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,6 @@ enum Standing {
 
 /// One process.
 pub struct Process {
-    image: Arc<Image>,
     machine: Option<Machine>,
     standing: Standing,
     phase: Phase,
@@ -95,23 +94,46 @@ pub struct Process {
     meter: Meter,
     ports: Ports,
     sealed: bool,
+    /// Dropped after the machine, so that what was lent to that finds its home.
+    image: Arc<Image>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.control.detach();
+    }
+}
+
+/// Memories that begin as the image's do.
+fn of_image(image: &Image) -> Vec<Source> {
+    image.pages().iter().cloned().map(Source::Pages).collect()
+}
+
+pub(crate) fn engine(error: wasmtime::Error) -> ThawError {
+    ThawError::Engine(format!("{error:#}"))
 }
 
 impl Process {
     /// Starts a program: thaws its birth snapshot. It runs when [`Process::run`] is polled.
     pub fn start(image: &Arc<Image>, spec: &Spec, ports: Ports) -> Result<Process, ThawError> {
-        Process::thaw(image, image.birth(spec), ports)
+        let (bytes, limit) = (image.initial_memory_bytes(), spec.limits.memory_bytes);
+        if bytes > limit {
+            return Err(ThawError::MemoryLimit { bytes, limit });
+        }
+        // What the image begins with needs no check, and a new instance has its globals.
+        Process::assemble(image, Phase::Born, spec.kernel(), of_image(image), ports)
     }
 
     /// Makes a process of a snapshot, after checking it against the image. The sockets in `ports`
     /// are to be those of the snapshot. Waits for the thaw module, if it is needed.
+    ///
+    /// To make many processes of one snapshot, make a [`Template`](crate::Template) of it.
     pub fn thaw(
         image: &Arc<Image>,
         snapshot: Snapshot,
         ports: Ports,
     ) -> Result<Process, ThawError> {
         check(image, &snapshot)?;
-        let engine = |error: wasmtime::Error| ThawError::Engine(format!("{error:#}"));
         let Snapshot {
             phase,
             frames,
@@ -120,30 +142,40 @@ impl Process {
             kernel,
             ..
         } = snapshot;
-        let part = match phase {
-            Phase::Born => Part::Run,
-            Phase::Start | Phase::Main => Part::Thaw,
+        let mut process = Process::assemble(image, phase, kernel, of_image(image), ports)?;
+        let Some(machine) = &mut process.machine else {
+            return Ok(process);
+        };
+        machine.apply(image, &memories).map_err(engine)?;
+        machine.set_globals(&globals).map_err(engine)?;
+        if machine.part == Part::Thaw {
+            let (_, code) = image.part(Part::Thaw)?;
+            machine.set_frames(&frames).map_err(engine)?;
+            rehearse(machine, &code.exports, &process.control, &frames)?;
+        }
+        Ok(process)
+    }
+
+    /// A process whose memories begin as `sources` say, and that is about to be at this phase.
+    pub(crate) fn assemble(
+        image: &Arc<Image>,
+        phase: Phase,
+        kernel: wire::snapshot::Kernel,
+        sources: Vec<Source>,
+        ports: Ports,
+    ) -> Result<Process, ThawError> {
+        let (part, standing) = match phase {
+            Phase::Born => (Part::Run, Standing::Born),
+            Phase::Start | Phase::Main => (Part::Thaw, Standing::Frozen),
         };
         image.part(part)?;
         let control = Arc::new(Shared::default());
         let budget = Arc::new(Budget::new(kernel.limits.memory_bytes));
         let meter = Meter::new(kernel.cpu_ns, kernel.freezes, budget);
         let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
-        let mut machine = Machine::new(image, part, kernel, Vec::new()).map_err(engine)?;
-        machine.map_image(image).map_err(engine)?;
-        machine.apply(image, &memories).map_err(engine)?;
-        machine.set_globals(&globals).map_err(engine)?;
+        let machine = Machine::new(image, part, kernel, sources).map_err(engine)?;
         control.attach(machine.flag.clone());
-        let standing = match part {
-            Part::Run => Standing::Born,
-            Part::Thaw => {
-                machine.set_frames(&frames).map_err(engine)?;
-                rehearse(&mut machine, &control, &frames)?;
-                Standing::Frozen
-            }
-        };
         Ok(Process {
-            image: Arc::clone(image),
             machine: Some(machine),
             standing,
             phase,
@@ -151,7 +183,12 @@ impl Process {
             meter,
             ports,
             sealed: false,
+            image: Arc::clone(image),
         })
+    }
+
+    pub(crate) fn machine_mut(&mut self) -> Option<&mut Machine> {
+        self.machine.as_mut()
     }
 
     /// A handle to ask it to freeze or to end.
@@ -172,6 +209,13 @@ impl Process {
     /// Bytes of linear memory that it has.
     pub fn memory_bytes(&self) -> u64 {
         self.meter.read().memory_bytes
+    }
+
+    /// Bytes in the pages of linear memory that it has written since it was started or thawed here;
+    /// all others it shares with other processes, or they are not there. Nothing if its instance is
+    /// gone, or the system cannot tell.
+    pub fn written_bytes(&self) -> Option<u64> {
+        self.machine.as_ref()?.written_bytes()
     }
 
     /// The image it is a process of.
@@ -262,16 +306,19 @@ impl Process {
         }
         let machine = self.machine.as_mut();
         let machine = machine.ok_or_else(|| wasmtime::Error::msg("the instance is gone"))?;
+        let code = image.part(machine.part);
+        let (_, code) = code.map_err(|error| wasmtime::Error::msg(error.to_string()))?;
+        let exports = &code.exports;
         machine.kernel_mut().note_running();
-        let mut function = match born {
-            false => machine.clone_of_outermost()?,
-            true if image.artefact().interface.start => {
+        let mut function = match (born, &exports.start) {
+            (false, _) => machine.clone_of_outermost(exports)?,
+            (true, Some(start)) => {
                 self.phase = Phase::Start;
-                machine.export(seam::START)?
+                machine.function(start)?
             }
-            true => {
+            (true, None) => {
                 self.phase = Phase::Main;
-                machine.export(image.entry())?
+                machine.function(&exports.entry)?
             }
         };
         loop {
@@ -282,7 +329,7 @@ impl Process {
                 return Ok(false);
             }
             self.phase = Phase::Main;
-            function = machine.export(image.entry())?;
+            function = machine.function(&exports.entry)?;
         }
     }
 
@@ -298,6 +345,7 @@ impl Process {
         let globals = machine.globals()?;
         let frames = machine.frames()?.len();
         let (kernel, slots) = machine.take_apart();
+        let slots = slots.into_iter().map(Source::Slot).collect();
         let mut machine = Machine::new(&self.image, Part::Thaw, kernel, slots)?;
         machine.set_globals(&globals)?;
         machine.set_sp(frames)?;
@@ -318,10 +366,7 @@ impl Process {
         let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
         let globals = machine.globals().map_err(failed)?;
         let frames = machine.frames().map_err(failed)?.to_vec();
-        let pages = self.image.pages().iter();
-        let memories = machine.memory_bytes().zip(pages);
-        let memories = memories.map(|(bytes, image)| Memory::from_bytes(bytes, image.bytes()));
-        let memories = memories.collect();
+        let memories = machine.capture(&self.image).map_err(failed)?;
         let network = self.ports.network.seal();
         self.sealed = true;
         Ok(Snapshot {
@@ -357,9 +402,14 @@ impl Process {
 
 /// Rebuilds the stack and freezes it at once, to see that it can be done. It must come out as it
 /// was; no call of the kernel takes effect, since a freeze that is asked for wins over the call.
-fn rehearse(machine: &mut Machine, control: &Arc<Shared>, frames: &[u8]) -> Result<(), ThawError> {
+fn rehearse(
+    machine: &mut Machine,
+    exports: &Exports,
+    control: &Arc<Shared>,
+    frames: &[u8],
+) -> Result<(), ThawError> {
     let failed = |error: wasmtime::Error| ThawError::Rebuild(trap(&error).reason);
-    let clone = machine.clone_of_outermost().map_err(failed)?;
+    let clone = machine.clone_of_outermost(exports).map_err(failed)?;
     control.control().freeze();
     let frozen = at_once(machine.call(clone)).map_err(failed)?;
     control.frozen();

@@ -52,7 +52,7 @@ impl Spec {
         env
     }
 
-    fn kernel(&self) -> Kernel {
+    pub(crate) fn kernel(&self) -> Kernel {
         let count = u16::try_from(self.listeners.len()).unwrap_or(u16::MAX);
         let listener = |name: &String| Listener {
             name: name.clone(),

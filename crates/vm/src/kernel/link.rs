@@ -35,11 +35,11 @@ pub(crate) struct ExitStatus(pub i32);
 #[error("killed")]
 pub(crate) struct Killed;
 
-/// A call that never waits.
+/// A call that never waits. A process that was killed meanwhile does not return from it.
 fn enter(
     caller: &mut Caller<'_, Context>,
     call: impl FnOnce(&mut Kernel, &mut Guest<'_>) -> Call,
-) -> u32 {
+) -> wasmtime::Result<u32> {
     let memory = caller.data().memory;
     let (bytes, context) = match memory {
         Some(memory) => memory.data_and_store_mut(caller),
@@ -47,7 +47,10 @@ fn enter(
     };
     let result = call(&mut context.kernel, &mut Guest::new(bytes));
     context.kernel.completed();
-    code(result)
+    match context.kernel.control.killed() {
+        true => Err(Killed.into()),
+        false => Ok(code(result)),
+    }
 }
 
 /// How a parameter looks in a signature.
@@ -86,7 +89,7 @@ macro_rules! calls {
             $(linker.func_wrap(
                 MODULE,
                 stringify!($name),
-                |mut caller: Caller<'_, Context>, $($arg: $type),*| -> u32 {
+                |mut caller: Caller<'_, Context>, $($arg: $type),*| -> wasmtime::Result<u32> {
                     enter(&mut caller, |kernel, guest| kernel.$name(guest, $($pass),*))
                 },
             )?;)*

@@ -1,10 +1,14 @@
 //! The memory of a process: the project's own mappings under the engine's linear memories.
 //!
-//! - [`slot`]: one mapping, address space with a size that grows;
-//! - [`pages`]: the image's initial pages, mapped copy-on-write, so that processes share them;
+//! - [`pages`]: what a memory begins with, mapped copy-on-write, so that processes share it;
+//! - [`slot`]: where a memory lies while an instance uses it;
+//! - [`pool`]: slots that were used, put as they began, for the next process; by way of
+//!   [`shelves`], what is kept for its next use, and [`pagemap`], which pages were written;
 //! - [`creator`]: how the engine gets slots, and how an instance takes over those of another;
+//! - [`stacks`]: the native stacks that programs run on;
 //! - [`flag`]: the word by which any thread asks compiled code to freeze;
-//! - [`budget`]: how much memory a process has and may have.
+//! - [`budget`]: how much memory a process has and may have;
+//! - [`space`]: address space, which all of these are made of.
 //!
 //! This module is the only one, beside the loading of compiled code, that may use `unsafe`.
 #![allow(unsafe_code)]
@@ -12,11 +16,21 @@
 mod budget;
 mod creator;
 mod flag;
+mod pagemap;
 mod pages;
+mod pool;
+mod shelves;
 mod slot;
+mod space;
+mod stacks;
+#[cfg(test)]
+mod tests;
 
 pub use budget::Budget;
-pub(crate) use creator::{Creator, collect};
-pub(crate) use flag::{Flag, FlagMaker};
+pub(crate) use creator::{Creator, ENGINE_HEAP_BYTES, Source, collect};
+pub(crate) use flag::{Flag, PlainFlags, shared_flag, wipe};
 pub(crate) use pages::Pages;
+pub(crate) use pool::Pool;
+pub(crate) use shelves::Shelves;
 pub(crate) use slot::Slot;
+pub(crate) use stacks::Stacks;

@@ -1,76 +1,95 @@
-//! One mapping: address space reserved whole, of which the first bytes are memory.
+//! A slot: where one linear memory lies while an instance uses it.
 //!
-//! ```text
-//! base           size            capacity        capacity + guard
-//!  | read, write  |  no access    |  no access    |
-//! ```
-//! Compiled code leaves out bounds checks within `capacity + guard`, and the engine turns a fault
-//! there into a trap; so nothing else may ever be mapped in that range while the slot lives.
+//! It comes from the pool, and goes back to it when the last one that uses it lets go. Its first
+//! bytes are memory; they grow, never shrink, and are charged to a budget.
 
 use super::Budget;
 use super::pages::Pages;
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use std::ffi::c_void;
+use super::pool::{Begin, Pool};
+use super::space::{Room, Space};
 use std::io;
-use std::ptr::NonNull;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A mapping that a linear memory lies in.
+/// Address space in use by a linear memory.
 pub(crate) struct Slot {
-    base: NonNull<u8>,
-    mapped: usize,
-    capacity: usize,
+    /// There until it is dropped.
+    space: Option<Space>,
+    base: *mut u8,
+    room: Room,
+    begin: Begin,
     size: AtomicUsize,
     /// Whose memory it is; none for the host's own.
     budget: Mutex<Option<Arc<Budget>>>,
+    pool: Arc<Pool>,
 }
 
-// SAFETY: the slot is plain address space; what goes on in it is ordered by the engine (a memory
-// belongs to one store, which one thread uses at a time), and the slot's own fields are atomic or
-// locked.
+// SAFETY: `base` is the space's, which may be sent and shared; what goes on in it is ordered by
+// the engine (a memory belongs to one store, which one thread uses at a time), and the slot's other
+// fields are atomic, locked, or never change.
 unsafe impl Send for Slot {}
 // SAFETY: as above.
 unsafe impl Sync for Slot {}
 
 impl Slot {
-    /// Reserves `capacity` bytes and a guard, of which the first `size` are memory, all zero.
-    /// Sizes are multiples of the host's page size.
-    pub(crate) fn new(size: usize, capacity: usize, guard: usize) -> io::Result<Slot> {
-        let mapped = capacity
-            .checked_add(guard)
-            .filter(|mapped| *mapped > 0 && size <= capacity)
-            .ok_or(io::ErrorKind::OutOfMemory)?;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new anonymous mapping where the system likes; it aliases nothing.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped, ProtFlags::empty(), flags)
-        }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let slot = Slot {
-            base,
-            mapped,
-            capacity,
-            size: 0.into(),
-            budget: Mutex::new(None),
+    /// A slot that begins as `pages` say.
+    pub(super) fn of_pages(pages: &Arc<Pages>, room: Room) -> io::Result<Slot> {
+        let begin = Begin {
+            size: pages.size(),
+            pages: Some(Arc::clone(pages)),
         };
-        slot.grow(size)?;
-        Ok(slot)
+        Slot::new(pages.pool(), begin, room)
+    }
+
+    /// A slot that begins with `size` bytes of zeros.
+    pub(super) fn of_zeros(pool: &Arc<Pool>, size: usize, room: Room) -> io::Result<Slot> {
+        Slot::new(pool, Begin { size, pages: None }, room)
+    }
+
+    fn new(pool: &Arc<Pool>, begin: Begin, room: Room) -> io::Result<Slot> {
+        let space = pool.take(&begin, room)?;
+        Ok(Slot {
+            base: space.base(),
+            space: Some(space),
+            room,
+            size: begin.size.into(),
+            begin,
+            budget: Mutex::new(None),
+            pool: Arc::clone(pool),
+        })
     }
 
     pub(crate) fn base(&self) -> *mut u8 {
-        self.base.as_ptr()
+        self.base
     }
 
     pub(crate) fn size(&self) -> usize {
         self.size.load(Ordering::Acquire)
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    pub(super) fn room(&self) -> Room {
+        self.room
     }
 
-    fn budget(&self) -> std::sync::MutexGuard<'_, Option<Arc<Budget>>> {
+    /// What it began with.
+    pub(super) fn pages(&self) -> Option<&Pages> {
+        self.begin.pages.as_deref()
+    }
+
+    /// The parts of the memory that were written since the slot was taken, in order, and perhaps
+    /// some more; nothing if the system cannot tell.
+    pub(super) fn written(&self) -> Option<Vec<Range<usize>>> {
+        self.pool.own_pages(self.space.as_ref()?, 0..self.size())
+    }
+
+    /// Bytes in the pages that [`Slot::written`] tells.
+    pub(crate) fn written_bytes(&self) -> Option<u64> {
+        let written = self.written()?;
+        Some(written.iter().map(|part| part.len() as u64).sum())
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Option<Arc<Budget>>> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,7 +117,8 @@ impl Slot {
         if size <= old {
             return Ok(());
         }
-        if size > self.capacity {
+        let space = self.space.as_ref().ok_or(io::ErrorKind::OutOfMemory)?;
+        if size > self.room.capacity {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let budget = self.budget();
@@ -106,14 +126,7 @@ impl Slot {
         if budget.as_ref().is_some_and(|budget| !budget.take(more)) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let access = MprotectFlags::READ | MprotectFlags::WRITE;
-        // SAFETY: [old, size) lies in this slot's own mapping, beyond what is memory so far, so
-        // no one holds a reference into it.
-        let result = unsafe {
-            let start = self.base.as_ptr().add(old);
-            rustix::mm::mprotect(start.cast::<c_void>(), size - old, access)
-        };
-        match result {
+        match space.open(old..size) {
             Ok(()) => {
                 self.size.store(size, Ordering::Release);
                 Ok(())
@@ -122,40 +135,21 @@ impl Slot {
                 if let Some(budget) = budget.as_ref() {
                     budget.give_back(more);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
-    }
-
-    /// Puts the image's pages over the start of the memory, copy-on-write. Only before the guest
-    /// runs: what was there is gone.
-    pub(crate) fn map(&self, pages: &Pages) -> io::Result<()> {
-        let Some(file) = pages.file() else {
-            return Ok(());
-        };
-        if pages.mapped_bytes() > self.size() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-        // SAFETY: the range lies in this slot's own mapping and is memory; the caller has not
-        // yet let the guest see it, and the file is sealed, so its pages never change.
-        unsafe {
-            let start = self.base.as_ptr().cast();
-            rustix::mm::mmap(start, pages.mapped_bytes(), access, flags, file, 0)?;
-        }
-        Ok(())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        let size = self.size();
         if let Some(budget) = self.budget().take() {
-            budget.give_back(self.size() as u64);
+            budget.give_back(size as u64);
         }
-        // SAFETY: the mapping is this slot's own; the engine's memories and flags hold the slot
-        // by `Arc` for as long as they use it. Failure would only leak address space.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped) };
+        if let Some(space) = self.space.take() {
+            self.pool.give_back(space, &self.begin, size);
+        }
     }
 }
 

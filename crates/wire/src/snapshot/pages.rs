@@ -16,6 +16,25 @@ pub enum PageKind {
     Given,
 }
 
+impl PageKind {
+    /// What page `index` of a memory is, against the image's initial content, which may be
+    /// shorter: what it lacks is zero.
+    pub fn of(page: &[u8], image: &[u8], index: usize) -> PageKind {
+        let start = index * PAGE_BYTES;
+        let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
+        if page == of_image {
+            match of_image == ZERO {
+                true => PageKind::Zero,
+                false => PageKind::Image,
+            }
+        } else if page == ZERO {
+            PageKind::Zero
+        } else {
+            PageKind::Given
+        }
+    }
+}
+
 /// Pages of one kind in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
@@ -67,9 +86,15 @@ pub enum PageMapError {
 impl PageMap {
     /// Appends a page, merging it with the last run where it can.
     pub fn push(&mut self, kind: PageKind) {
+        self.push_run(kind, 1);
+    }
+
+    /// Appends pages of one kind, merging them with the last run where it can.
+    pub fn push_run(&mut self, kind: PageKind, pages: u64) {
         match self.runs.last_mut() {
-            Some(run) if run.kind == kind => run.pages += 1,
-            _ => self.runs.push(Run { kind, pages: 1 }),
+            _ if pages == 0 => {}
+            Some(run) if run.kind == kind => run.pages += pages,
+            _ => self.runs.push(Run { kind, pages }),
         }
     }
 
@@ -87,24 +112,20 @@ impl Memory {
     /// Classifies the pages of `bytes` (a whole memory) against the image's initial content, which
     /// may be shorter: what it lacks is zero.
     pub fn from_bytes(bytes: &[u8], image: &[u8]) -> Memory {
+        let mut map = PageMap::default();
+        for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
+            map.push(PageKind::of(page, image, index));
+        }
+        Memory::with_map(bytes, map)
+    }
+
+    /// The memory `bytes` with a page map that covers it; the given pages are copied.
+    pub fn with_map(bytes: &[u8], map: PageMap) -> Memory {
         let mut memory = Memory {
             wasm_pages: (bytes.len() / 65536) as u64,
-            ..Memory::default()
+            map,
+            given: Vec::new(),
         };
-        for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
-            let start = index * PAGE_BYTES;
-            let of_image = image.get(start..start + PAGE_BYTES).unwrap_or(&ZERO);
-            memory.map.push(if page == of_image {
-                match of_image == ZERO {
-                    true => PageKind::Zero,
-                    false => PageKind::Image,
-                }
-            } else if page == ZERO {
-                PageKind::Zero
-            } else {
-                PageKind::Given
-            });
-        }
         // Copied at the end, into room of the right size: growing would copy everything again.
         let given = memory.map.count(PageKind::Given) as usize;
         memory.given.reserve_exact(given * PAGE_BYTES);

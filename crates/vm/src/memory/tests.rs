@@ -1,0 +1,232 @@
+//! Slots under a random model: whatever was done in one, the next one begins as it should.
+
+use super::pages::Pages;
+use super::pool::Pool;
+use super::slot::Slot;
+use super::space::Room;
+use super::{Budget, Stacks};
+use fastrand::Rng;
+use std::sync::Arc;
+use wasmtime::StackCreator;
+use wire::snapshot::{Memory, PAGE_BYTES};
+
+const UNIT: usize = 65536;
+const ROOM: Room = Room {
+    capacity: 64 * UNIT,
+    guard: UNIT,
+};
+
+/// On this system, and on one that cannot tell which pages were written.
+fn pools() -> [Arc<Pool>; 2] {
+    [Pool::new(), Pool::without_pagemap()]
+}
+
+#[expect(clippy::mut_from_ref, reason = "as the engine does it")]
+fn bytes(slot: &Slot) -> &mut [u8] {
+    // SAFETY: these are the slot's bytes, and each test has one such slice at a time.
+    unsafe { std::slice::from_raw_parts_mut(slot.base(), slot.size()) }
+}
+
+/// Random pages, some of them zero.
+fn random_pages(rng: &mut Rng, count: usize) -> Vec<u8> {
+    let pages = (0..count).map(|_| [rng.u8(..3); PAGE_BYTES]);
+    pages.collect::<Vec<_>>().concat()
+}
+
+fn expected(begin: &[u8], size: usize) -> Vec<u8> {
+    let mut bytes = begin.to_vec();
+    bytes.resize(size, 0);
+    bytes
+}
+
+/// Whether the byte behind a slot's last one can be touched, as the system says.
+fn open_behind(slot: &Slot) -> bool {
+    let address = slot.base() as usize + slot.size();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().any(|line| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+        (start..end).contains(&address) && !rest.starts_with("---")
+    })
+}
+
+/// One life of a slot: it begins as it should, grows, is written, and is told right.
+fn live(rng: &mut Rng, slot: &Slot, image: &Pages, begin: &[u8]) {
+    let began = expected(begin, slot.size());
+    assert!(bytes(slot) == began, "it does not begin as it should");
+    assert!(!open_behind(slot));
+    if rng.bool() {
+        let more = slot.size() + UNIT * rng.usize(0..8);
+        slot.grow(more.min(ROOM.capacity)).unwrap();
+        let now = expected(begin, slot.size());
+        assert!(bytes(slot) == now, "what it grew by is not zero");
+    }
+    let memory = bytes(slot);
+    match rng.u8(..4) {
+        0 => {}
+        1 => memory.fill(rng.u8(1..)),
+        2 => {
+            for _ in 0..rng.usize(..200) {
+                let at = rng.usize(..memory.len());
+                memory[at] = rng.u8(..);
+            }
+        }
+        _ => {
+            let at = rng.usize(..memory.len());
+            let end = (at + rng.usize(..20 * PAGE_BYTES)).min(memory.len());
+            rng.fill(&mut memory[at..end]);
+        }
+    }
+    let told = image.capture(slot, memory);
+    assert_eq!(told, Memory::from_bytes(memory, image.bytes()));
+}
+
+#[test]
+fn no_slot_shows_what_another_left_in_it() {
+    let seed = std::env::var("LIMOSA_SEED").map_or(1, |seed| seed.parse().unwrap());
+    for (number, pool) in pools().into_iter().enumerate() {
+        let mut rng = Rng::with_seed(seed);
+        println!("pool {number}, seed {seed}");
+        let mut images: Vec<(Vec<u8>, Arc<Pages>)> = Vec::new();
+        for _ in 0..400 {
+            if images.len() < 3 || rng.u8(..50) == 0 {
+                let begin = match rng.u8(..4) {
+                    0 => Vec::new(),
+                    _ => {
+                        let pages = rng.usize(1..60);
+                        random_pages(&mut rng, pages)
+                    }
+                };
+                let size = (begin.len().div_ceil(UNIT) + rng.usize(1..6)) * UNIT;
+                let pages = Pages::of_image(&pool, &begin, size).unwrap();
+                images.push((begin, pages));
+                if images.len() > 4 {
+                    let gone = rng.usize(..images.len());
+                    images.swap_remove(gone);
+                }
+            }
+            // Several at once, so that there are several free ones.
+            let lives = rng.usize(1..4);
+            let chosen: Vec<_> = (0..lives).map(|_| rng.usize(..images.len())).collect();
+            let slots: Vec<_> = chosen
+                .iter()
+                .map(|index| Slot::of_pages(&images[*index].1, ROOM).unwrap())
+                .collect();
+            for (index, slot) in chosen.iter().zip(&slots) {
+                let (begin, pages) = &images[*index];
+                live(&mut rng, slot, pages, begin);
+            }
+        }
+        let (free, resident) = pool.free();
+        assert!(free > 0, "nothing was used again");
+        println!("{free} free slots keep {resident} bytes");
+    }
+}
+
+#[test]
+fn a_derived_image_begins_as_its_snapshot_and_is_told_by_the_first_one() {
+    for pool in pools() {
+        let mut rng = Rng::with_seed(5);
+        for _ in 0..40 {
+            let begin = random_pages(&mut rng, 20);
+            let image = Pages::of_image(&pool, &begin, 4 * UNIT).unwrap();
+            let mut state = expected(&begin, 4 * UNIT);
+            for _ in 0..rng.usize(..10) {
+                let page = rng.usize(..4 * UNIT / PAGE_BYTES) * PAGE_BYTES;
+                state[page..page + PAGE_BYTES].fill(rng.u8(..4));
+            }
+            let snapshot = Memory::from_bytes(&state, image.bytes());
+            let derived = Pages::of_snapshot(&image, &snapshot).unwrap();
+            for _ in 0..3 {
+                let slot = Slot::of_pages(&derived, ROOM).unwrap();
+                assert!(image.capture(&slot, bytes(&slot)) == snapshot);
+                assert!(bytes(&slot) == state);
+                let memory = bytes(&slot);
+                for _ in 0..rng.usize(..20) {
+                    let at = rng.usize(..memory.len());
+                    memory[at] = rng.u8(..);
+                }
+                let told = image.capture(&slot, memory);
+                assert!(told == Memory::from_bytes(memory, image.bytes()));
+            }
+        }
+    }
+}
+
+#[test]
+fn free_slots_go_with_their_image() {
+    let pool = Pool::new();
+    let image = Pages::of_image(&pool, &[1], UNIT).unwrap();
+    let slots = [(); 3].map(|()| Slot::of_pages(&image, ROOM).unwrap());
+    let [first, others @ ..] = slots;
+    drop(others);
+    assert_eq!(pool.free().0, 2);
+    drop(image);
+    // The one in use still begins as it did, and is the last to know the image.
+    assert_eq!(bytes(&first)[0], 1);
+    assert_eq!(pool.free().0, 2);
+    drop(first);
+    assert_eq!(pool.free(), (0, 0));
+}
+
+#[test]
+fn free_slots_stay_within_what_they_may_keep() {
+    let pool = Pool::new();
+    let slots: Vec<_> = (0..1100)
+        .map(|_| {
+            let slot = Slot::of_zeros(&pool, 4 * UNIT, ROOM).unwrap();
+            bytes(&slot)[..200 << 10].fill(1);
+            slot
+        })
+        .collect();
+    drop(slots);
+    let (free, resident) = pool.free();
+    assert_eq!(free, 1024);
+    assert!(resident <= 64 << 20, "{resident} bytes");
+    for _ in 0..1024 {
+        let slot = Slot::of_zeros(&pool, 4 * UNIT, ROOM).unwrap();
+        assert!(bytes(&slot).iter().all(|byte| *byte == 0));
+        std::mem::forget(slot);
+    }
+    assert_eq!(pool.free(), (0, 0));
+}
+
+#[test]
+fn growth_is_charged_and_given_back() {
+    let pool = Pool::new();
+    let budget = Arc::new(Budget::new(3 * UNIT as u64));
+    let slot = Slot::of_zeros(&pool, UNIT, ROOM).unwrap();
+    assert!(slot.charge_to(&budget));
+    slot.grow(3 * UNIT).unwrap();
+    assert!(slot.grow(4 * UNIT).is_err());
+    assert_eq!(budget.used(), 3 * UNIT as u64);
+    assert!(slot.grow(ROOM.capacity + UNIT).is_err());
+    drop(slot);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_used_stack_is_zero_beyond_what_stays_resident() {
+    let stacks = Stacks::default();
+    let size = 1 << 20;
+    let addresses: Vec<_> = (0..3)
+        .map(|_| {
+            let stack = stacks.new_stack(size, false).unwrap();
+            let range = stack.range();
+            assert_eq!(stack.top() as usize, range.end);
+            assert_eq!(stack.guard_range().end as usize, range.start);
+            let length = range.len();
+            // SAFETY: the stack is this test's own, and nothing runs on it.
+            let memory = unsafe {
+                let base = stack.top().sub(length);
+                std::slice::from_raw_parts_mut(base, length)
+            };
+            let deep = length - (64 << 10);
+            assert!(memory[..deep].iter().all(|byte| *byte == 0));
+            memory.fill(7);
+            range.start
+        })
+        .collect();
+    assert!(addresses.iter().all(|address| *address == addresses[0]));
+}
