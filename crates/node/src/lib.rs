@@ -264,11 +264,16 @@ impl Node {
 
     fn handle_link_up(&mut self, now: Duration, node: NodeId) {
         self.membership.handle(now, membership::Event::LinkUp(node));
+        // A stranger may be a member that this node is yet to hear of, and is told no more than who
+        // this is; of the directory's node it is told nothing, which knows better.
         let introduction = match self.server {
-            Some(_) => self.membership.members(),
-            None => vec![self.membership.me().clone()],
+            None => Some(vec![self.membership.me().clone()]),
+            Some(_) if self.membership.is_member(node) => Some(self.membership.members()),
+            Some(_) => None,
         };
-        self.send(node, Control::Members(introduction));
+        if let Some(introduction) = introduction {
+            self.send(node, Control::Members(introduction));
+        }
         if node == self.config.directory {
             self.client.handle_link_up(now);
             self.verify_all(now);
@@ -411,6 +416,8 @@ impl Node {
             Purpose::List { token, mut listed } => {
                 let reply = match answer {
                     Some(Answer::Records { records, more }) => {
+                        // A page without any would be asked for again for ever.
+                        let more = more && !records.is_empty();
                         listed.extend(records);
                         if more && listed.len() < self.config.limits.records {
                             return self.list(now, token, listed);

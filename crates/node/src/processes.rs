@@ -244,8 +244,12 @@ impl Node {
             return;
         };
         match answer {
-            // A target's abort has raised the attempt without this node's knowing.
-            Some(Answer::Conflict(record)) if record.claim.same_reign(entry.record.claim) => {
+            // A target's abort has raised the attempt without this node's knowing; or the answer was
+            // lost that said with which epoch the record was made.
+            Some(Answer::Conflict(record))
+                if record.claim.same_reign(entry.record.claim)
+                    || is_made(&record, &entry.record) =>
+            {
                 entry.record.claim = record.claim;
                 self.ask_removal(now, process, record.claim);
             }

@@ -426,6 +426,42 @@ fn a_start_whose_answer_was_lost_leaves_no_record_behind() {
 }
 
 #[test]
+fn a_restore_whose_answer_was_lost_leaves_no_record_behind() {
+    let mut fleet = Fleet::new(2, Limits::default());
+    // An earlier life: the record of the next one has a later epoch than is asked for.
+    fleet.start(0, P, "a");
+    fleet.migrate(0, P, id(1));
+    fleet.tell(1, Event::Exited(P));
+    assert!(fleet.store.is_empty());
+    fleet.linked[0] = false;
+    let token = 100;
+    let start = Event::Start {
+        token,
+        process: P,
+        name: "a".to_owned(),
+        image: ImageId::default(),
+        again: true,
+    };
+    fleet.nodes[1].handle(fleet.now, start);
+    let mut asked = None;
+    while let Some(effect) = fleet.nodes[1].poll_effect() {
+        if let Effect::Send { message, .. } = effect {
+            asked = Some(message);
+        }
+    }
+    // The question arrives, the answer does not.
+    let (from, message) = (id(1), asked.unwrap());
+    assert!(matches!(message, Control::Ask { .. }), "{message:?}");
+    fleet.tell(0, Event::Control { from, message });
+    assert!(fleet.store[&P].claim.epoch > Epoch(1));
+    fleet.pass(10 * SECOND);
+    assert_eq!(*fleet.failure(token), Failure::DirectoryUnreachable);
+    fleet.link(0, true);
+    fleet.pass(SECOND);
+    assert!(fleet.store.is_empty(), "{:?}", fleet.store);
+}
+
+#[test]
 fn what_a_restarted_node_had_is_removed_and_everybody_told() {
     let mut fleet = Fleet::new(3, Limits::default());
     fleet.start(1, P, "a");
@@ -527,7 +563,7 @@ fn twenty_thousand_records_are_listed_and_surveyed() {
     };
     let record = |process: u64| Record {
         process: ProcessId(process),
-        name: format!("{process:0>128}"),
+        name: format!("{process:0>63}"),
         image: ImageId([0xff; 32]),
         claim: wire::directory::Claim {
             // Every tenth is of an earlier life of node 1, the others of a node that is away.
