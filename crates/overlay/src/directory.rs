@@ -15,13 +15,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use wire::directory::{Answer, Claim, Operation, Record};
+use wire::name::check_name;
 use wire::{Epoch, ProcessId};
 
-/// The longest name of a process, in bytes.
-pub const MAX_NAME_BYTES: usize = 128;
-
-/// Records in one page of a list. With the longest names, that is a quarter of what a message
-/// between nodes may hold.
+/// Records in one page of a list. With the longest names, that is less than a quarter of what a
+/// message between nodes may hold.
 pub const PAGE: usize = 1024;
 
 /// A durable change of the directory.
@@ -142,11 +140,8 @@ impl Directory {
 
     fn create(&self, record: &Record) -> (Answer, Option<Change>) {
         let name = record.name.as_str();
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(char::is_control) {
-            let text = format!(
-                "a process's name has 1 to {MAX_NAME_BYTES} bytes and no control characters; choose another"
-            );
-            return (Answer::Failed(text), None);
+        if let Err(error) = check_name(name) {
+            return (Answer::Failed(error.to_string()), None);
         }
         let by_name = self.names.get(name).and_then(|id| self.get(*id));
         if let Some(other) = self.get(record.process).or(by_name) {
@@ -186,6 +181,7 @@ fn follows(old: Claim, new: Claim) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::name::MAX_NAME;
     use wire::{ImageId, NodeId};
 
     fn claim(owner: u8, epoch: u64, attempt: u64) -> Claim {
@@ -280,7 +276,7 @@ mod tests {
     #[test]
     fn a_bad_name_and_a_full_directory_are_refused_with_the_reason() {
         let mut directory = Directory::new([], Epoch(0), 1);
-        for name in ["", "a\nb", &"n".repeat(MAX_NAME_BYTES + 1)] {
+        for name in ["", "a\nb", "a b", &"n".repeat(MAX_NAME + 1)] {
             let answer = directory.apply(&Operation::Create(record(1, name, claim(1, 1, 1))));
             assert!(matches!(answer, (Answer::Failed(_), None)));
         }
@@ -291,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_in_pages_that_fit_into_a_message() {
-        let name = |process: u64| format!("{process:0>MAX_NAME_BYTES$}");
+        let name = |process: u64| format!("{process:0>MAX_NAME$}");
         let all: Vec<Record> = (0..3 * PAGE as u64)
             .map(|process| record(process << 50, &name(process), claim(1, u64::MAX, u64::MAX)))
             .collect();

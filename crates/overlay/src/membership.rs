@@ -21,6 +21,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use wire::NodeId;
 use wire::control::Member;
+use wire::name::check_name;
+
+/// The longest address of a member, in bytes.
+pub const MAX_ADDRESS_BYTES: usize = 255;
 
 /// How a member is seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,7 +184,7 @@ impl Membership {
             effects: VecDeque::new(),
         };
         for member in members {
-            membership.learn(now, member, true);
+            membership.learn(now, member, false);
         }
         membership.effects.clear();
         membership
@@ -332,11 +336,29 @@ impl Membership {
         }
     }
 
-    fn learn(&mut self, now: Duration, member: Member, first_hand: bool) {
+    /// What a member may be called, after what it says of itself: nothing that is no name, and not as
+    /// another one. Otherwise it stays what it was.
+    fn name_for(&self, member: &Member, first_hand: bool) -> Option<String> {
+        let mut others = std::iter::once(&self.me).chain(self.peers.values().map(|p| &p.member));
+        let namesake = |other: &Member| other.name == member.name && other.node != member.node;
+        let taken = first_hand && others.any(namesake);
+        if check_name(&member.name).is_ok() && !taken {
+            return Some(member.name.clone());
+        }
+        let known = self.peers.get(&member.node);
+        known.map(|peer| peer.member.name.clone())
+    }
+
+    /// The list of all members must fit into a message, whatever each of them says of itself.
+    fn learn(&mut self, now: Duration, mut member: Member, first_hand: bool) {
         let node = member.node;
-        if node == self.me.node {
+        if node == self.me.node || member.address.len() > MAX_ADDRESS_BYTES {
             return;
         }
+        let Some(name) = self.name_for(&member, first_hand) else {
+            return;
+        };
+        member.name = name;
         let full = self.peers.len() >= self.config.max_members;
         match self.peers.get_mut(&node) {
             Some(peer) if member.incarnation > peer.member.incarnation => {
@@ -468,6 +490,35 @@ mod tests {
         assert_eq!(membership.poll_effect(), None);
         membership.handle(SECOND, Event::FirstHand(moved));
         assert_eq!(membership.poll_effect(), Some(Effect::Changed));
+    }
+
+    #[test]
+    fn what_a_member_says_of_itself_is_bounded_and_takes_nobodys_name() {
+        let (mut membership, peer) = with_one_peer();
+        let mut other = member(3, 1);
+        membership.handle(SECOND, Event::HearSay(other.clone()));
+        while membership.poll_effect().is_some() {}
+        // Also when it was started again: then it has all but the name.
+        for (incarnation, name) in [(1, "node1"), (2, "node2"), (3, "no name"), (4, "")] {
+            other.incarnation = incarnation;
+            other.name = name.to_owned();
+            membership.handle(SECOND, Event::FirstHand(other.clone()));
+            let known = membership.member(other.node).unwrap();
+            assert_eq!((&*known.name, known.incarnation), ("node3", incarnation));
+        }
+        other.name = "x".repeat(1 << 20);
+        membership.handle(SECOND, Event::FirstHand(other.clone()));
+        other.name = "fresh".to_owned();
+        membership.handle(SECOND, Event::FirstHand(other.clone()));
+        other.address = "x".repeat(1 << 20);
+        membership.handle(SECOND, Event::FirstHand(other.clone()));
+        let known = membership.member(other.node).unwrap();
+        assert_eq!((&*known.name, &*known.address), ("fresh", "127.0.0.1:3"));
+        // Nor by way of the directory's node.
+        other.node = NodeId([4; 32]);
+        membership.handle(SECOND, Event::HearSay(other));
+        assert_eq!(membership.members().len(), 3);
+        assert!(membership.is_member(peer));
     }
 
     #[test]
