@@ -75,7 +75,7 @@ impl Core {
     pub fn info(&self, managed: &Managed) -> ProcessInfo {
         let mut info = managed.info(self.me(), &self.node_name(self.me()));
         for listener in &mut info.listeners {
-            listener.open = !managed.has_ended() && self.is_open(managed.id, listener);
+            listener.open = !managed.has_ended() && self.is_open(managed, listener);
         }
         info
     }

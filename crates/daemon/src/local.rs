@@ -114,7 +114,8 @@ pub async fn run(
     let (opened, listeners) = anchors.open(process, &spec.listen).await?;
     listening(&listeners);
     let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
-    let sockets = Sockets::new(&switch, process, Epoch(1), names.clone());
+    let sockets = Sockets::new(&switch, process, Epoch(1), names.clone())
+        .map_err(|error| LocalError::Start(error.to_string()))?;
     birth.listeners = names;
     let terminal = Arc::new(Terminal::new());
     let launch = Launch {

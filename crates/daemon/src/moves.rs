@@ -506,7 +506,7 @@ impl Receive {
                 offer.epoch.next(),
                 &snapshot.kernel,
             )
-            .map_err(failed)?;
+            .map_err(|error| failed(error.to_string()))?;
             let path = core.processes.log_path(offer.process);
             let log = Log::new(luggage.log_end, Some(&path));
             let launch = Launch {

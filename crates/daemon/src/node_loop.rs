@@ -274,6 +274,10 @@ impl NodeLoop {
             dialled_by,
             place,
         } = opened;
+        if !self.core.dialler.is_member(peer) {
+            // Forgotten while the link was made.
+            return;
+        }
         let standing = Standing {
             dialled_by,
             incarnation: hello.incarnation,
@@ -389,6 +393,11 @@ impl NodeLoop {
             }
             Effect::Forgotten(node) => {
                 tracing::info!(node = %node.short(), "a node is no member any more");
+                // Before its links go: no new one is taken, and those for requests and moves end.
+                self.view.send_modify(|view| {
+                    view.members.remove(&node);
+                    view.health.remove(&node);
+                });
                 self.drop_link(node);
                 // Without these nobody dials it.
                 self.keepers.remove(&node);

@@ -52,8 +52,10 @@ pub fn socket_path(state: &Path) -> PathBuf {
 pub struct NodeConfig {
     /// Where it keeps its state.
     pub state_dir: PathBuf,
-    /// Its name, for people.
+    /// Its name, for people, unless it keeps the one that it had.
     pub name: String,
+    /// It keeps the name of its last start, if there was one.
+    pub keep_name: bool,
     /// Where its links listen, `ADDR:PORT`; port 0 takes any free one.
     pub listen: String,
     /// The fleet to join; if absent, the one it was in, or a new one of its own.
@@ -83,6 +85,7 @@ impl Default for NodeConfig {
         NodeConfig {
             state_dir: PathBuf::from("limosa-state"),
             name: "node".to_owned(),
+            keep_name: false,
             listen: DEFAULT_LISTEN.to_owned(),
             join: None,
             backend: Backend::default(),
@@ -194,7 +197,7 @@ pub async fn run_node(
     let address = address_of(&config.listen, &listener)?;
     let me = Member {
         node: identity.node(),
-        name: config.name.clone(),
+        name: name(&config, &state, identity.node())?,
         address,
         incarnation,
     };
@@ -298,6 +301,19 @@ pub async fn run_node(
     let _ = decisions.await;
     let _ = std::fs::remove_file(&socket);
     result
+}
+
+/// The node's name: the one that it was given, or the one that it has in its fleet.
+fn name(config: &NodeConfig, state: &StateDir, me: NodeId) -> Result<String, RunError> {
+    let last = match config.keep_name {
+        true => state.fleet()?,
+        false => None,
+    };
+    let mut members = last.into_iter().flat_map(|fleet| fleet.members);
+    let name = members.find(|member| member.node == me).map(|me| me.name);
+    Ok(name
+        .filter(|name| check_name(name).is_ok())
+        .unwrap_or_else(|| config.name.clone()))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, RunError> {
@@ -437,6 +453,10 @@ fn open_store(
 
 /// Gives an accepted link to whom it is for.
 fn take(core: &Arc<Core>, api_links: &mpsc::Sender<Accepted>, link: Accepted) {
+    if link.hello.kind != LinkKind::Join && !core.dialler.is_member(link.peer) {
+        // Forgotten while it said hello.
+        return;
+    }
     match link.hello.kind {
         LinkKind::Control => core.node.tell(Input::Link(Box::new(Opened {
             peer: link.peer,
@@ -453,7 +473,10 @@ fn take(core: &Arc<Core>, api_links: &mpsc::Sender<Accepted>, link: Accepted) {
         LinkKind::Bulk => {
             let core = core.clone();
             tokio::spawn(async move {
-                core.arrivals.serve(link.peer, link.stream).await;
+                tokio::select! {
+                    () = core.arrivals.serve(link.peer, link.stream) => {}
+                    () = core.dialler.forgotten(link.peer) => {}
+                }
                 drop(link.place);
             });
         }
@@ -509,8 +532,8 @@ fn serve_api(
     let local = axum::serve(listener, local).with_graceful_shutdown(stop.cancelled_owned());
     let stop = core.shutdown.clone();
     let remote = api::router(core.clone(), Origin::Node);
-    let remote =
-        axum::serve(ApiLinks(links), remote).with_graceful_shutdown(stop.cancelled_owned());
+    let remote = axum::serve(ApiLinks(links, core.dialler.clone()), remote)
+        .with_graceful_shutdown(stop.cancelled_owned());
     let (local, remote) = (local.into_future(), remote.into_future());
     Ok([
         tokio::spawn(async move {
@@ -523,7 +546,7 @@ fn serve_api(
 }
 
 /// Api links as connections of an HTTP server.
-struct ApiLinks(mpsc::Receiver<Accepted>);
+struct ApiLinks(mpsc::Receiver<Accepted>, Dialler);
 
 impl axum::serve::Listener for ApiLinks {
     type Io = Placed;
@@ -531,7 +554,10 @@ impl axum::serve::Listener for ApiLinks {
 
     async fn accept(&mut self) -> (Placed, NodeId) {
         match self.0.recv().await {
-            Some(link) => (Placed::new(link.stream, link.place), link.peer),
+            Some(link) => {
+                let forgotten = self.1.forgotten(link.peer);
+                (Placed::new(link.stream, link.place, forgotten), link.peer)
+            }
             // No more links will come.
             None => std::future::pending().await,
         }

@@ -12,6 +12,7 @@ use crate::links::streams::StreamsLink;
 use crate::links::transport::Secured;
 use overlay::membership::Health;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use stream::{Transmit, answer_for_missing_anchor, answer_for_missing_process};
@@ -172,13 +173,20 @@ impl Switch {
         anchors.remove(&stream);
     }
 
-    /// Registers the ends of a process.
-    pub fn add_process(&self, process: ProcessId, port: Arc<dyn Port>) {
+    /// Registers the ends of a process. False if it has some here: those stay.
+    #[must_use]
+    pub fn add_process(&self, process: ProcessId, port: Arc<dyn Port>) -> bool {
         let mut ports = self
             .processes
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        ports.insert(process, port);
+        match ports.entry(process) {
+            Entry::Vacant(free) => {
+                free.insert(port);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
     /// Forgets them, if they still are `port`'s. `epoch` is the latest one known of the process.
@@ -283,6 +291,10 @@ impl Switch {
         place: Option<Place>,
     ) {
         let mut generations = self.changing();
+        if !self.dialler.is_member(peer) {
+            // Forgotten while the link was made.
+            return;
+        }
         let standing = Standing {
             dialled_by,
             incarnation: hello.incarnation,

@@ -249,6 +249,66 @@ async fn a_checkpoint_leaves_the_process_running_and_restores_its_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn restores_of_one_checkpoint_at_once_are_processes_that_serve_their_clients() {
+    let node = Node::first("ant").await;
+    let (info, address) = node.serve("web", "httpd", None).await;
+    assert_eq!(get(address, "/count").await, "1");
+    let mut file = Vec::new();
+    node.client.checkpoint("web", &mut file).await.unwrap();
+    node.client.remove("web", true).await.unwrap();
+
+    let listen = ["127.0.0.1:0".to_owned()];
+    let restore = || node.client.restore(file.clone(), None, None, &listen);
+    let (first, second, third) = within("restores", async {
+        tokio::join!(restore(), restore(), restore())
+    })
+    .await;
+    // And one more while they run.
+    let fourth = restore().await;
+    let all = [first, second, third, fourth].map(Result::unwrap);
+    for (index, made) in all.iter().enumerate() {
+        let others = &all[index + 1..];
+        assert!(others.iter().all(|other| other.id != made.id), "{all:?}");
+        assert!(others.iter().all(|other| other.name != made.name));
+    }
+    assert_eq!(all.iter().filter(|made| made.id == info.id).count(), 1);
+    // Each goes on where the checkpoint was, and its clients reach it and no other.
+    for count in ["2", "3"] {
+        for made in &all {
+            let address = made.listeners[0].address.parse().unwrap();
+            assert_eq!(get(address, "/count").await, count);
+        }
+    }
+    assert_eq!(node.client.processes(false).await.unwrap().len(), all.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_leaves_what_has_ended_listed() {
+    let node = Node::first("ant").await;
+    let (info, _) = node.serve("web", "httpd", None).await;
+    let mut file = Vec::new();
+    node.client.checkpoint("web", &mut file).await.unwrap();
+    within("kill", node.client.kill("web")).await.unwrap();
+    node.serve("other", "echo", None).await;
+    let listen = ["127.0.0.1:0".to_owned()];
+    let id = info.id.to_string();
+    // The name is another's, once the identity is free.
+    until("its identity is free", || async {
+        let error = node
+            .client
+            .restore(file.clone(), Some("other"), None, &listen);
+        let error = error.await;
+        assert_eq!(code(&error.unwrap_err()), "conflict");
+        let ended = node.client.inspect(&id).await.unwrap();
+        assert_eq!(ended.state, ProcessState::Exited);
+        node.client.logs(&id, false, None).await.unwrap();
+        let restored = node.client.restore(file.clone(), None, None, &listen);
+        (restored.await.unwrap().id == info.id).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_checkpoint_is_refused() {
     let node = Node::first("ant").await;
     node.serve("web", "httpd", None).await;

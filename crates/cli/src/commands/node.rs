@@ -71,7 +71,7 @@ struct NodeArgs {
     /// In the background; the log goes to limosa.log in the state directory
     #[arg(short = 'd', long)]
     detach: bool,
-    /// A name for people [default: the machine's name]
+    /// A name for people [default: the one it had, or the machine's name]
     #[arg(long, value_parser = values::name)]
     name: Option<String>,
     /// Where other nodes reach this one; port 0 takes any free one [default: 127.0.0.1:7420, or any
@@ -144,6 +144,7 @@ impl NodeArgs {
         let config = daemon::NodeConfig {
             state_dir: state.clone(),
             name: self.name.clone().unwrap_or_else(machine_name),
+            keep_name: self.name.is_none(),
             listen: self.listen_link.clone().unwrap_or_else(default_listen),
             join,
             ..daemon::NodeConfig::default()

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use wire::api::{ListenSpec, ListenerInfo};
+use wire::api::{ListenSpec, ListenerInfo, ReopenRequest};
 use wire::directory::{Claim, Record};
 use wire::{Epoch, NodeId, ProcessId};
 
@@ -78,6 +78,29 @@ struct Service {
     born: Epoch,
     place: watch::Sender<Where>,
     listeners: Vec<AbortHandle>,
+    /// Where the listeners are, or were.
+    addresses: Vec<String>,
+}
+
+impl Service {
+    /// Connections to come go to `owner`, if that is news.
+    fn follow(&self, owner: NodeId, epoch: Epoch) {
+        self.place.send_if_modified(|place| {
+            let Where::At(_, known, missed) = *place else {
+                return false;
+            };
+            if known < epoch {
+                *place = Where::At(owner, epoch, missed);
+            }
+            known < epoch
+        });
+    }
+
+    /// The listeners close, the connections end.
+    fn close(&self) {
+        self.listeners.iter().for_each(AbortHandle::abort);
+        self.place.send_replace(Where::Gone);
+    }
 }
 
 /// Listeners that are open and whose clients wait. Dropped without [`Opened::assign`], they close.
@@ -140,9 +163,45 @@ impl Anchors {
         Ok((opened, infos))
     }
 
-    /// Whether clients of the process are let in here, or were until it was stopped.
-    pub fn serves(&self, process: ProcessId) -> bool {
-        self.services().contains_key(&process)
+    /// Whether clients of the process, which has come to this epoch, are let in here, or were until
+    /// it was stopped.
+    pub fn serves(&self, process: ProcessId, epoch: Epoch) -> bool {
+        let services = self.services();
+        let service = services.get(&process);
+        service.is_some_and(|service| service.born <= epoch)
+    }
+
+    /// Its owner says that the process is to be served at these addresses. True if it is; whatever
+    /// is said later of an epoch before this one is not meant.
+    pub fn renew(&self, process: ProcessId, request: &ReopenRequest) -> Result<bool, String> {
+        let (owner, epoch) = (request.owner, request.epoch);
+        let mut services = self.services();
+        let Some(service) = services.get_mut(&process) else {
+            return Ok(false);
+        };
+        if service.born > epoch {
+            return Err("a later life of the process is served here".to_owned());
+        }
+        let wanted = request.listeners.iter().map(|spec| &spec.address);
+        if !service.addresses.iter().eq(wanted) {
+            // Of an earlier life whose end was not heard of.
+            if let Some(service) = services.remove(&process) {
+                service.close();
+            }
+            return Ok(false);
+        }
+        service.born = epoch;
+        service.follow(owner, epoch);
+        self.watch(process, epoch);
+        Ok(true)
+    }
+
+    /// From now on the end of a process is heard of here; if it has ended already, the node says so.
+    /// To be called with the services locked, as whatever ends it.
+    fn watch(&self, process: ProcessId, epoch: Epoch) {
+        if let Some(node) = &self.node {
+            node.event(node::Event::Watch { process, epoch });
+        }
     }
 
     /// The process takes no more connections; those that are open go on.
@@ -155,17 +214,13 @@ impl Anchors {
     /// The process has ended or is lost: its listeners close, its connections end. What has come to
     /// be under its id after this epoch is not meant.
     pub fn gone(&self, process: ProcessId, epoch: Epoch) {
-        let removed = {
-            let mut services = self.services();
-            let meant = |service: &Service| service.born <= epoch;
-            services
-                .get(&process)
-                .is_some_and(meant)
-                .then(|| services.remove(&process))
-        };
-        if let Some(service) = removed.flatten() {
-            service.listeners.iter().for_each(AbortHandle::abort);
-            service.place.send_replace(Where::Gone);
+        let mut services = self.services();
+        let meant = |service: &Service| service.born <= epoch;
+        if services.get(&process).is_some_and(meant)
+            && let Some(service) = services.remove(&process)
+        {
+            service.close();
+            // Before anybody serves a later life of it and watches that.
             if let Some(node) = &self.node {
                 node.event(node::Event::Unwatch(process));
             }
@@ -184,15 +239,7 @@ impl Anchors {
     /// The process was seen at `owner`, under `epoch`; connections to come go there.
     fn learn(&self, process: ProcessId, owner: NodeId, epoch: Epoch) {
         if let Some(service) = self.services().get(&process) {
-            service.place.send_if_modified(|place| {
-                let Where::At(_, known, missed) = *place else {
-                    return false;
-                };
-                if known < epoch {
-                    *place = Where::At(owner, epoch, missed);
-                }
-                known < epoch
-            });
+            service.follow(owner, epoch);
         }
     }
 
@@ -212,10 +259,17 @@ impl Anchors {
 }
 
 impl Opened {
+    /// The process is started under another id.
+    pub fn rename(&mut self, process: ProcessId) {
+        self.process = process;
+    }
+
     /// The process runs at `owner`, under `epoch`: its clients are let in.
     pub fn assign(mut self, owner: NodeId, epoch: Epoch) {
         let anchors = self.anchors.clone();
         let (place, seen) = watch::channel(Where::At(owner, epoch, Epoch::default()));
+        let addresses = self.listeners.iter().map(TcpListener::local_addr);
+        let addresses = addresses.flatten().map(|a| a.to_string()).collect();
         let tasks = std::mem::take(&mut self.listeners).into_iter().zip(0..);
         let listeners = tasks.map(|(listener, index)| {
             let accept = accept(anchors.clone(), self.process, index, listener, seen.clone());
@@ -225,16 +279,21 @@ impl Opened {
             born: epoch,
             place,
             listeners: listeners.collect(),
+            addresses,
         };
         if service.listeners.is_empty() {
             return;
         }
-        anchors.services().insert(self.process, service);
-        if let Some(node) = &anchors.node {
-            // From now on its end is heard of here; if it has ended already, this says so.
-            let process = self.process;
-            node.event(node::Event::Watch { process, epoch });
+        let mut services = anchors.services();
+        let served = services.get(&self.process);
+        if served.is_some_and(|served| served.born > epoch) {
+            // It has ended, and come back, and is served already.
+            return service.close();
         }
+        if let Some(earlier) = services.insert(self.process, service) {
+            earlier.close();
+        }
+        anchors.watch(self.process, epoch);
     }
 }
 
@@ -292,25 +351,88 @@ async fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
+
+    const PROCESS: ProcessId = ProcessId(1);
+
+    fn anchors() -> Arc<Anchors> {
+        Anchors::new(Switch::new(crate::local::alone().unwrap()), None, 10)
+    }
+
+    fn specs(address: &str) -> Vec<ListenSpec> {
+        vec![ListenSpec {
+            address: address.to_owned(),
+            name: "main".to_owned(),
+        }]
+    }
+
+    /// Lets clients in; returns where.
+    async fn assigned(anchors: &Arc<Anchors>, epoch: u64) -> String {
+        let specs = specs("127.0.0.1:0");
+        let (opened, listeners) = anchors.open(PROCESS, &specs).await.unwrap();
+        opened.assign(anchors.switch.me(), Epoch(epoch));
+        listeners[0].address.clone()
+    }
+
+    async fn closes(address: &str) {
+        let closed = async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
+        assert!(closed.is_ok(), "{address} stays open");
+    }
+
+    fn request(anchors: &Anchors, address: &str, epoch: u64) -> ReopenRequest {
+        ReopenRequest {
+            owner: anchors.switch.me(),
+            epoch: Epoch(epoch),
+            listeners: specs(address),
+        }
+    }
 
     #[tokio::test]
     async fn a_listener_closes_for_the_end_of_its_own_life_only() {
-        let switch = Switch::new(crate::local::alone().unwrap());
-        let anchors = Anchors::new(switch.clone(), None, 10);
-        let process = ProcessId(1);
-        let specs = [ListenSpec {
-            address: "127.0.0.1:0".to_owned(),
-            name: "main".to_owned(),
-        }];
-        let (opened, listeners) = anchors.open(process, &specs).await.unwrap();
-        opened.assign(switch.me(), Epoch(5));
-        let address = &listeners[0].address;
+        let anchors = anchors();
+        let address = assigned(&anchors, 5).await;
         // Late: of a process that had the id before.
-        anchors.gone(process, Epoch(4));
-        tokio::net::TcpStream::connect(address).await.unwrap();
-        anchors.gone(process, Epoch(7));
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        anchors.gone(PROCESS, Epoch(4));
+        TcpStream::connect(&address).await.unwrap();
+        anchors.gone(PROCESS, Epoch(7));
+        closes(&address).await;
+    }
+
+    #[tokio::test]
+    async fn of_two_lives_of_a_process_the_later_one_is_served() {
+        let anchors = anchors();
+        let first = assigned(&anchors, 5).await;
+        // The end of the first was not heard of.
+        let second = assigned(&anchors, 8).await;
+        closes(&first).await;
+        anchors.gone(PROCESS, Epoch(5));
+        TcpStream::connect(&second).await.unwrap();
+        assert!(anchors.serves(PROCESS, Epoch(9)) && !anchors.serves(PROCESS, Epoch(7)));
+        // Late, the other way round.
+        let late = assigned(&anchors, 6).await;
+        closes(&late).await;
+        TcpStream::connect(&second).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_asks_again_renews_what_is_open_and_closes_what_is_not_its_own() {
+        let anchors = anchors();
+        let address = assigned(&anchors, 5).await;
+        let renew = |address: &str, epoch| {
+            let request = request(&anchors, address, epoch);
+            anchors.renew(PROCESS, &request)
+        };
+        assert!(renew(&address, 4).is_err());
+        assert_eq!(renew(&address, 8), Ok(true));
+        anchors.gone(PROCESS, Epoch(7));
+        TcpStream::connect(&address).await.unwrap();
+        assert_eq!(renew("127.0.0.1:1", 9), Ok(false));
+        closes(&address).await;
+        assert!(!anchors.serves(PROCESS, Epoch(9)));
     }
 }

@@ -9,16 +9,24 @@
 use crate::api::reopen_at;
 use crate::core::Core;
 use crate::processes::managed::Managed;
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use overlay::membership::Health;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use wire::api::{ListenSpec, ListenerInfo, ReopenRequest};
 use wire::{NodeId, ProcessId};
 
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long one node may take with all of its listeners before what is open at others is looked at
+/// again.
+const ROUND: Duration = Duration::from_secs(5);
+/// Processes whose listeners one node is asked for at once.
+const AT_ONCE: usize = 8;
 
 /// Which listeners are open again.
 #[derive(Debug, Default)]
@@ -41,10 +49,11 @@ impl Reopened {
 
 impl Core {
     /// Whether a listener of a process that runs here lets clients in, as far as is known.
-    pub fn is_open(&self, process: ProcessId, listener: &ListenerInfo) -> bool {
+    pub fn is_open(&self, managed: &Managed, listener: &ListenerInfo) -> bool {
+        let process = managed.id;
         if listener.anchor == self.me() {
             let this_life = listener.anchor_incarnation == self.dialler.incarnation;
-            return this_life || self.anchors.serves(process);
+            return this_life || self.anchors.serves(process, managed.epoch());
         }
         let current = {
             let fleet = self.fleet.borrow();
@@ -64,7 +73,6 @@ impl Core {
 pub async fn keep_open(core: Arc<Core>) {
     let mut fleet = core.fleet.clone();
     loop {
-        let mut all_open = true;
         let here = core.processes.all();
         let here: Vec<_> = here.into_iter().filter(|m| !m.has_ended()).collect();
         {
@@ -72,9 +80,16 @@ pub async fn keep_open(core: Arc<Core>) {
             let mut known = core.reopened.known();
             known.retain(|(process, _), _| listed(*process));
         }
-        for managed in &here {
-            all_open &= reopen(&core, managed).await;
+        let mut closed: BTreeMap<NodeId, Vec<Arc<Managed>>> = BTreeMap::new();
+        for managed in here {
+            if let Some(anchor) = closed_at(&core, &managed) {
+                closed.entry(anchor).or_default().push(managed);
+            }
         }
+        // A node that does not answer holds up nobody else's.
+        let rounds = closed.into_iter();
+        let rounds = rounds.map(|(anchor, all)| reopen_all(core.clone(), anchor, all));
+        let all_open = join_all(rounds).await.into_iter().all(|open| open);
         let again = async {
             match all_open {
                 true => std::future::pending().await,
@@ -89,19 +104,36 @@ pub async fn keep_open(core: Arc<Core>) {
     }
 }
 
-/// Has the listeners of one process opened again, if they are not. All of them are at one node, the
-/// one that was asked to start it. False if they are still closed and it is worth trying again.
-async fn reopen(core: &Arc<Core>, managed: &Managed) -> bool {
-    let closed = |listener: &&ListenerInfo| !core.is_open(managed.id, listener);
-    let Some(anchor) = managed.listeners.iter().find(closed).map(|l| l.anchor) else {
-        return true;
+/// The node at which listeners of a process are closed and may be opened again. All of them are at
+/// one node, the one that was asked to start it.
+fn closed_at(core: &Core, managed: &Managed) -> Option<NodeId> {
+    let closed = |listener: &&ListenerInfo| !core.is_open(managed, listener);
+    let anchor = managed.listeners.iter().find(closed)?.anchor;
+    // When another is heard of again, the fleet has changed.
+    let alive = core.fleet.borrow().health(anchor) == Health::Alive;
+    alive.then_some(anchor)
+}
+
+/// Has the listeners of these processes, all at one node, opened again. False if some are still
+/// closed and it is worth trying again.
+async fn reopen_all(core: Arc<Core>, anchor: NodeId, closed: Vec<Arc<Managed>>) -> bool {
+    let each = closed.into_iter();
+    let each = each.map(|managed| reopen(core.clone(), anchor, managed));
+    let mut each = stream::iter(each).buffer_unordered(AT_ONCE);
+    let all = async {
+        let mut all_open = true;
+        while let Some(open) = each.next().await {
+            all_open &= open;
+        }
+        all_open
     };
+    timeout(ROUND, all).await.unwrap_or(false)
+}
+
+/// Has the listeners of one process opened again. False if they are still closed.
+async fn reopen(core: Arc<Core>, anchor: NodeId, managed: Arc<Managed>) -> bool {
     let current = {
         let fleet = core.fleet.borrow();
-        // When it is heard of again, the fleet has changed.
-        if fleet.health(anchor) != Health::Alive {
-            return true;
-        }
         fleet.members.get(&anchor).map(|member| member.incarnation)
     };
     let spec = |listener: &ListenerInfo| ListenSpec {
@@ -115,7 +147,7 @@ async fn reopen(core: &Arc<Core>, managed: &Managed) -> bool {
     };
     let opened = match anchor == core.me() {
         true => core.reopen_here(managed.id, request).await,
-        false => reopen_at(core, anchor, managed.id, &request).await,
+        false => reopen_at(&core, anchor, managed.id, &request).await,
     };
     match (opened, current) {
         (Ok(()), Some(current)) => {
@@ -139,7 +171,7 @@ impl Core {
         process: ProcessId,
         request: ReopenRequest,
     ) -> Result<(), String> {
-        if self.anchors.serves(process) {
+        if self.anchors.renew(process, &request)? {
             return Ok(());
         }
         let opened = self.anchors.open(process, &request.listeners).await;

@@ -3,7 +3,7 @@
 //! The process may move while a request about it is served. Whoever serves it then says so, and
 //! the node that was asked looks again.
 
-use super::resolve::{Found, records, resolve};
+use super::resolve::{Found, resolve, without_directory};
 use super::{Answer, Context, Refusal, error, fleet, forward, json, start};
 use crate::core::Core;
 use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
@@ -209,8 +209,17 @@ async fn remove(core: &Arc<Core>, managed: &Arc<Managed>, force: bool) -> Done {
     core.processes.forget(managed.id);
     // Its record goes when its clients have the last that it wrote; and its name is free only then.
     let released = async {
-        while matches!(records(core).await, Ok(all) if all.iter().any(|r| r.process == managed.id))
-        {
+        let (process, epoch) = (managed.id, managed.epoch());
+        let locate = || {
+            core.node
+                .command(move |token| Event::Locate { token, process })
+        };
+        // A later one is of another life.
+        let held = |reply: Result<Reply, Failure>| match reply {
+            Ok(Reply::Located(record)) => record.claim.epoch <= epoch,
+            _ => false,
+        };
+        while !without_directory(core) && held(locate().await) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use node::Failure;
+use wire::ProcessId;
 use wire::api::ApiError;
 
 /// A request that was not carried out.
@@ -19,6 +20,9 @@ pub struct Refusal {
 /// Said by a node that a request was forwarded to, about a process that is not there (any more);
 /// never seen by clients.
 pub const NOT_HERE: &str = "not_here";
+
+/// Said by whoever makes a process, where its id is another's; a restore takes a fresh one then.
+pub const ID_TAKEN: &str = "id_taken";
 
 impl Refusal {
     fn new(status: StatusCode, code: &str, message: impl ToString) -> Refusal {
@@ -82,6 +86,14 @@ impl Refusal {
     pub fn not_here() -> Refusal {
         let message = "the process is not on this node";
         Refusal::new(StatusCode::MISDIRECTED_REQUEST, NOT_HERE, message)
+    }
+}
+
+impl Refusal {
+    /// The id of a process to be made is another's.
+    pub fn id_taken(process: ProcessId) -> Refusal {
+        let message = format!("there is a process of the id {process} already");
+        Refusal::new(StatusCode::CONFLICT, ID_TAKEN, message)
     }
 }
 

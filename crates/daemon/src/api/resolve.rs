@@ -20,13 +20,15 @@ pub enum Found {
     Lost(Box<Record>),
 }
 
+/// Whether the directory's node is taken to be dead.
+pub fn without_directory(core: &Core) -> bool {
+    let fleet = core.fleet.borrow();
+    fleet.health(fleet.directory) == overlay::membership::Health::Dead
+}
+
 /// All records of the directory.
 pub async fn records(core: &Core) -> Result<Vec<Record>, Refusal> {
-    let gone = {
-        let fleet = core.fleet.borrow();
-        fleet.health(fleet.directory) == overlay::membership::Health::Dead
-    };
-    if gone {
+    if without_directory(core) {
         // It would be waited for; whoever needs it may ask again.
         return Err(Failure::DirectoryUnreachable.into());
     }

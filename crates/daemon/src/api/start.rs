@@ -6,13 +6,13 @@
 //! use, which id the process has and where its clients connect.
 
 use super::resolve::records;
-use super::{Answer, Context, Refusal, forward, header, json};
+use super::{Answer, Context, Refusal, error, forward, header, json};
 use crate::anchors::Opened;
 use crate::core::Core;
 use crate::loader::{Unloadable, blocking};
 use crate::processes::log::{Log, LoggedStdio};
 use crate::processes::managed::{Launch, Managed, Origin};
-use crate::processes::sockets::Sockets;
+use crate::processes::sockets::{NoSockets, Sockets};
 use crate::processes::tree;
 use crate::store::images::MAX_IMAGE_BYTES;
 use axum::body::{Body, Bytes};
@@ -29,7 +29,7 @@ use wire::api::run_body::{self, RunBody};
 use wire::api::{ListenSpec, ListenerInfo, ProcessInfo};
 use wire::checkpoint::{Checkpoint, Head};
 use wire::frame::ResetReason;
-use wire::name::{check_name, name_from};
+use wire::name::{MAX_NAME, check_name, name_from};
 use wire::snapshot::{Kernel, Limits, Snapshot};
 use wire::{Epoch, NodeId, ProcessId};
 
@@ -61,6 +61,7 @@ async fn read_body(request: Request, limit: u64) -> Result<Bytes, Refusal> {
 }
 
 /// What a node that forwards a request has decided already.
+#[derive(Clone)]
 struct Decided {
     process: ProcessId,
     listeners: Vec<ListenerInfo>,
@@ -229,6 +230,17 @@ fn name_of(program: &str) -> String {
     name_from(base, 40, "process")
 }
 
+/// Another name for a process whose own is taken: as much of it as leaves room for digits of its id.
+fn beside(name: &str, id: ProcessId) -> String {
+    const DIGITS: usize = 6;
+    let begin = name.chars().take(MAX_NAME - DIGITS - 1);
+    let digits = id.to_string();
+    begin
+        .chain(['-'])
+        .chain(digits.chars().take(DIGITS))
+        .collect()
+}
+
 /// A process to be made here.
 struct Start {
     id: ProcessId,
@@ -244,8 +256,9 @@ struct Start {
 impl Start {
     async fn perform(self, core: &Arc<Core>, mut origin: Origin) -> Result<ProcessInfo, Refusal> {
         let (id, again, mut name) = (self.id, self.again, self.name.clone());
-        // What has ended under this id is listed no more.
-        core.processes.forget(id);
+        // Until it is listed: whoever comes meanwhile must not touch what is made under this id.
+        let reserved = core.processes.reserve(id);
+        let reserved = reserved.ok_or_else(|| Refusal::id_taken(id))?;
         loop {
             let sockets = match &origin {
                 Origin::Birth(birth) => {
@@ -253,9 +266,12 @@ impl Start {
                 }
                 Origin::Snapshot(snapshot) => {
                     Sockets::restored(&core.switch, id, Epoch(1), &snapshot.kernel)
-                        .map_err(Refusal::bad_request)?
                 }
             };
+            let sockets = sockets.map_err(|error| match error {
+                NoSockets::Taken => Refusal::id_taken(id),
+                NoSockets::State(_) => Refusal::bad_request(error),
+            })?;
             let log = Log::new(0, Some(&core.processes.log_path(id)));
             let launch = Launch {
                 id,
@@ -269,7 +285,7 @@ impl Start {
                 born_ns: now_ns(),
                 moves: 0,
             };
-            let made = core.processes.prepare(launch);
+            let made = reserved.prepare(launch);
             let (started, image) = (name.clone(), self.image.id());
             let reply = core.node.command(move |token| Event::Start {
                 token,
@@ -290,16 +306,19 @@ impl Start {
                     return Ok(core.info(&managed));
                 }
                 Ok(reply) => {
-                    core.processes.withdraw(id);
+                    reserved.withdraw();
                     return Err(Refusal::internal(format!("unexpected reply {reply:?}")));
                 }
                 Err(failure) => {
-                    let withdrawn = core.processes.withdraw(id);
+                    let withdrawn = reserved.withdraw();
                     match (failure, withdrawn) {
-                        (Failure::NameTaken { by, .. }, Some(again))
-                            if by != id && !self.fixed && name == self.name =>
+                        (Failure::NameTaken { by, .. }, _) if by == id => {
+                            return Err(Refusal::id_taken(id));
+                        }
+                        (Failure::NameTaken { .. }, Some(again))
+                            if !self.fixed && name == self.name =>
                         {
-                            name = format!("{name}-{}", &id.to_string()[..6]);
+                            name = beside(&name, id);
                             origin = again;
                         }
                         (failure, _) => return Err(failure.into()),
@@ -449,12 +468,25 @@ async fn restore_to_the_end(context: Context, request: Request) -> Answer {
         false => file.process,
         true => ProcessId(random()?),
     };
-    let (decided, opened) = open(core, process, &listen).await?;
-    let made = match target {
-        None => restore_here(core, &query, body, decided).await?,
-        Some(node) => {
-            let headers = decided.write()?;
-            hand_over(core, node, &query.write(), headers, body).await?
+    let (mut decided, mut opened) = open(core, process, &listen).await?;
+    let made = loop {
+        let (body, decision) = (body.clone(), decided.clone());
+        let made = match target {
+            None => restore_here(core, &query, body, decision).await,
+            Some(node) => {
+                let headers = decision.write()?;
+                hand_over(core, node, &query.write(), headers, body).await
+            }
+        };
+        match made {
+            // Somebody else has restored it since it was looked for.
+            Err(refusal)
+                if refusal.error.code == error::ID_TAKEN && decided.process == file.process =>
+            {
+                decided.process = ProcessId(random()?);
+                opened.rename(decided.process);
+            }
+            made => break made?,
         }
     };
     opened.assign(made.node, made.epoch);
@@ -555,6 +587,16 @@ mod tests {
         assert_eq!(name_of("guests/accounts/accounts.wasm"), "accounts");
         assert_eq!(name_of("we ird$.wasm"), "weird");
         assert_eq!(name_of(""), "process");
+    }
+
+    #[test]
+    fn a_name_beside_the_longest_one_is_a_name() {
+        let id = ProcessId(0xcafe_f00d_0000_0001);
+        assert_eq!(beside("web", id), "web-cafef0");
+        for length in [1, MAX_NAME - 7, MAX_NAME - 6, MAX_NAME] {
+            let name = beside(&"x".repeat(length), id);
+            assert_eq!(check_name(&name), Ok(()), "{name}");
+        }
     }
 
     #[test]

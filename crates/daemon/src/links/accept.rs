@@ -82,19 +82,41 @@ impl Drop for Place {
     }
 }
 
-/// A connection that counts for as long as it is used.
-#[derive(Debug)]
+/// A connection that counts for as long as it is used, and breaks when its peer is forgotten.
 pub struct Placed {
     stream: Secured,
+    forgotten: Pin<Box<dyn Future<Output = ()> + Send>>,
+    broken: bool,
     _place: Place,
 }
 
+impl std::fmt::Debug for Placed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Placed({})", self._place.peer.short())
+    }
+}
+
 impl Placed {
-    /// Ties the two together.
-    pub fn new(stream: Secured, place: Place) -> Placed {
+    /// Ties the three together.
+    pub fn new(
+        stream: Secured,
+        place: Place,
+        forgotten: impl Future<Output = ()> + Send + 'static,
+    ) -> Placed {
         Placed {
             stream,
+            forgotten: Box::pin(forgotten),
+            broken: false,
             _place: place,
+        }
+    }
+
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        // A future that is ready must not be asked again.
+        self.broken = self.broken || self.forgotten.as_mut().poll(context).is_ready();
+        match self.broken {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
         }
     }
 }
@@ -105,6 +127,7 @@ impl AsyncRead for Placed {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -115,6 +138,7 @@ impl AsyncWrite for Placed {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -191,7 +215,7 @@ async fn introduce(
         .ok_or("it said nothing and closed")?;
     let hello = Hello::decode(&message).map_err(|error| error.to_string())?;
     hello.agree().map_err(|error| error.to_string())?;
-    let member = dialler.fleet.borrow().members.contains_key(&peer);
+    let member = dialler.is_member(peer);
     if !member && hello.kind != LinkKind::Join {
         return Err(format!(
             "node {} ({}) is not a member of the fleet and asked for {:?}",

@@ -68,6 +68,22 @@ pub enum OpenError {
 }
 
 impl Dialler {
+    /// Whether a node is a member now.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.fleet.borrow().members.contains_key(&node)
+    }
+
+    /// Waits until a node is no member; what it may do ends then. For ever, if this node ends first.
+    pub fn forgotten(&self, node: NodeId) -> impl Future<Output = ()> + Send + use<> {
+        let mut fleet = self.fleet.clone();
+        async move {
+            let gone = fleet.wait_for(|view| !view.members.contains_key(&node));
+            if gone.await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Opens a link to a member; both sides have said hello when it returns.
     pub async fn open(&self, to: NodeId, kind: LinkKind) -> Result<(Secured, Hello), OpenError> {
         let address = {

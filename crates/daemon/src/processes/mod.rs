@@ -14,7 +14,7 @@ use log::Log;
 use managed::{End, KILLED, Launch, Managed, Origin, Reports, Sealed, Status};
 use node::event::Event;
 use sockets::Sockets;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
@@ -45,7 +45,9 @@ pub struct Processes {
 #[derive(Default)]
 struct Table {
     listed: HashMap<ProcessId, Arc<Managed>>,
-    /// Made ready by a request, waiting for the node's leave.
+    /// Ids under which a request is making a process.
+    reserved: HashSet<ProcessId>,
+    /// Made ready by such a request, waiting for the node's leave.
     launching: HashMap<ProcessId, (Launch, oneshot::Sender<Result<(), String>>)>,
     ended: u64,
     /// When each ended, as a count.
@@ -149,21 +151,14 @@ impl Processes {
         Ok(())
     }
 
-    /// A request has made a process ready; [`Processes::run`] starts it.
-    pub fn prepare(&self, launch: Launch) -> Made {
-        let (created, made) = oneshot::channel();
+    /// Keeps an id for one request, before it opens anything under it. None if a process of this id
+    /// runs here or is being made.
+    pub fn reserve(&self, process: ProcessId) -> Option<Reserved> {
+        let processes = self.this.upgrade()?;
         let mut table = self.table();
-        table.launching.insert(launch.id, (launch, created));
-        made
-    }
-
-    /// The node did not give leave. Returns what it would have begun with.
-    pub fn withdraw(&self, process: ProcessId) -> Option<Origin> {
-        let launch = self.table().launching.remove(&process);
-        launch.map(|(launch, _)| {
-            launch.sockets.withdraw();
-            launch.origin
-        })
+        let listed = table.listed.get(&process);
+        let runs = listed.is_some_and(|managed| !managed.has_ended());
+        (!runs && table.reserved.insert(process)).then(|| Reserved { processes, process })
     }
 
     /// Starts what was made ready.
@@ -314,6 +309,37 @@ impl Processes {
         for managed in self.all() {
             self.kill(&managed, End::killed(KILLED, "its node was shut down"));
         }
+    }
+}
+
+/// An id under which one request makes a process, and no other until this is dropped.
+pub struct Reserved {
+    processes: Arc<Processes>,
+    process: ProcessId,
+}
+
+impl Reserved {
+    /// The request has made the process ready; [`Processes::run`] starts it.
+    pub fn prepare(&self, launch: Launch) -> Made {
+        let (created, made) = oneshot::channel();
+        let mut table = self.processes.table();
+        table.launching.insert(self.process, (launch, created));
+        made
+    }
+
+    /// The node did not give leave. Returns what the process would have begun with.
+    pub fn withdraw(&self) -> Option<Origin> {
+        let launch = self.processes.table().launching.remove(&self.process);
+        launch.map(|(launch, _)| {
+            launch.sockets.withdraw();
+            launch.origin
+        })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.processes.table().reserved.remove(&self.process);
     }
 }
 

@@ -20,6 +20,17 @@ const ATTACHING: Duration = Duration::from_secs(8);
 /// How long what an ended process wrote may take to reach its clients.
 const DRAINING: Duration = Duration::from_secs(30);
 
+/// Why a process gets no sockets.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSockets {
+    /// A process of this id has some here, or what it wrote is still on its way.
+    #[error("a process of this id is on this node already")]
+    Taken,
+    /// The state that was written down makes no sense.
+    #[error("{0}")]
+    State(String),
+}
+
 /// See the module's documentation.
 pub struct Sockets {
     this: Weak<Sockets>,
@@ -44,7 +55,7 @@ impl Sockets {
         process: ProcessId,
         epoch: Epoch,
         listeners: impl IntoIterator<Item = String>,
-    ) -> Arc<Sockets> {
+    ) -> Result<Arc<Sockets>, NoSockets> {
         let side = Side::new(process, switch.me(), epoch, listeners, Config::default());
         Sockets::register(switch, process, side)
     }
@@ -55,7 +66,7 @@ impl Sockets {
         process: ProcessId,
         epoch: Epoch,
         kernel: &Kernel,
-    ) -> Result<Arc<Sockets>, String> {
+    ) -> Result<Arc<Sockets>, NoSockets> {
         let sockets = Sockets::restored(switch, process, epoch, kernel)?;
         sockets.with(|inner| inner.side.attach());
         Ok(sockets)
@@ -67,7 +78,7 @@ impl Sockets {
         process: ProcessId,
         epoch: Epoch,
         kernel: &Kernel,
-    ) -> Result<Arc<Sockets>, String> {
+    ) -> Result<Arc<Sockets>, NoSockets> {
         let side = Side::restore(
             process,
             switch.me(),
@@ -76,8 +87,8 @@ impl Sockets {
             kernel.streams.clone(),
             Config::default(),
         );
-        let side = side.map_err(|error| error.to_string())?;
-        Ok(Sockets::register(switch, process, side))
+        let side = side.map_err(|error| NoSockets::State(error.to_string()))?;
+        Sockets::register(switch, process, side)
     }
 
     /// Those of a process that has ended long ago: none, and nobody hears of them.
@@ -86,10 +97,16 @@ impl Sockets {
         Sockets::around(switch, process, side)
     }
 
-    fn register(switch: &Arc<Switch>, process: ProcessId, side: Side) -> Arc<Sockets> {
+    fn register(
+        switch: &Arc<Switch>,
+        process: ProcessId,
+        side: Side,
+    ) -> Result<Arc<Sockets>, NoSockets> {
         let sockets = Sockets::around(switch, process, side);
-        switch.add_process(process, sockets.clone());
-        sockets
+        match switch.add_process(process, sockets.clone()) {
+            true => Ok(sockets),
+            false => Err(NoSockets::Taken),
+        }
     }
 
     fn around(switch: &Arc<Switch>, process: ProcessId, side: Side) -> Arc<Sockets> {
