@@ -461,3 +461,57 @@ async fn a_slow_client_gets_the_last_bytes_of_a_process_that_has_ended() {
         .unwrap();
     assert_eq!(read + rest.len(), BYTES);
 }
+
+/// More than a log keeps and than the buffers on the way to a reader hold.
+const MANY_LINES: usize = 200_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_follower_is_told_what_it_missed_and_goes_on_with_whole_lines() {
+    let ant = Node::first("ant").await;
+    let bee = Node::joining("bee", &ant).await;
+    ant.sees_alive(2).await;
+    // At the node that is asked, and at another one.
+    for on in ["ant", "bee"] {
+        let spec = RunSpec {
+            name: Some(format!("ticks-{on}")),
+            args: ["hello", "tick", &MANY_LINES.to_string(), "0"]
+                .map(str::to_owned)
+                .to_vec(),
+            on: Some(on.to_owned()),
+            ..RunSpec::default()
+        };
+        let info = ant.client.run(&spec, &[], &guest("hello")).await.unwrap();
+        let mut logs = ant.client.logs(&info.name, true, None).await.unwrap();
+        let first = within("the first line", logs.next()).await.unwrap();
+        assert!(first.is_some());
+        // Nothing is read while it writes.
+        within("it ends", ant.client.wait(&info.name))
+            .await
+            .unwrap();
+        let (mut last, mut seen, mut marks, mut line) = (1, 1, 0, Vec::new());
+        while let Some((stream, bytes)) = within("logs", logs.next()).await.unwrap() {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            if stream == 2 {
+                assert!(text.contains("bytes of the log are missing here"), "{text}");
+                marks += 1;
+                line.clear();
+                continue;
+            }
+            line.extend_from_slice(text.as_bytes());
+            // A line may come in pieces, and what is missing may end within one.
+            if let Some(number) = line.strip_suffix(b"\n") {
+                if let Some(number) = number.strip_prefix(b"tick ") {
+                    let number: usize = String::from_utf8_lossy(number).parse().unwrap();
+                    assert!(number > last, "{number} after {last}");
+                    (last, seen) = (number, seen + 1);
+                }
+                line.clear();
+            }
+        }
+        assert_eq!(last, MANY_LINES, "on {on}");
+        assert_eq!(marks > 0, seen < MANY_LINES, "on {on}: {marks}, {seen}");
+        // Connections between nodes may hold more.
+        assert!(marks > 0 || on == "bee", "{seen}");
+    }
+    drop(bee);
+}

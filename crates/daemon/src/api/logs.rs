@@ -3,7 +3,7 @@
 //! Positions count the bytes of frames since the process was born, on whatever nodes. So whoever
 //! follows counts what has passed, and goes on from there at the next owner when it moves. What is
 //! asked for and not kept any more is marked, once, by the node that was asked ([`log::gap`]); the
-//! marks do not count.
+//! marks do not count. Only whole frames are passed on, so a mark never comes to lie within one.
 
 use super::act::{Action, act};
 use super::extract::{Named, Params};
@@ -13,6 +13,7 @@ use crate::processes::managed::{Managed, Status};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -105,18 +106,38 @@ async fn follow(
             position = at;
         }
         let mut body = answer.into_body();
-        // A connection that breaks is one more way for this part to end.
-        while let Some(Ok(frame)) = body.frame().await {
-            let Ok(data) = frame.into_data() else {
-                continue;
+        let mut rest = BytesMut::new();
+        let broken = loop {
+            let data = match body.frame().await {
+                Some(Ok(frame)) => frame.into_data(),
+                Some(Err(error)) => break Some(error.to_string()),
+                None => break (!rest.is_empty()).then(|| "it ends within a line".to_owned()),
             };
-            position += data.len() as u64;
-            if sender.send(Ok(data)).await.is_err() {
+            let Ok(data) = data else { continue };
+            rest.extend_from_slice(&data);
+            let Some(whole) = log::whole_frames(&rest) else {
+                return Err(Refusal::unavailable(
+                    "the process's node sends what is no log",
+                ));
+            };
+            position += whole as u64;
+            if whole > 0
+                && sender
+                    .send(Ok(rest.split_to(whole).freeze()))
+                    .await
+                    .is_err()
+            {
                 return Ok(());
             }
-        }
-        if last {
-            return Ok(());
+        };
+        match broken {
+            Some(reason) if last => {
+                let message = format!("the connection to the process's node broke: {reason}");
+                return Err(Refusal::unavailable(message));
+            }
+            None if last => return Ok(()),
+            // Otherwise it is one more way for this part to end: the rest is asked for again.
+            _ => {}
         }
         // It has moved, or ended, or both: then there may be more at its last node.
         last = has_ended(context, process).await?;
@@ -159,7 +180,7 @@ pub fn stream_of(
 ) -> Response {
     let log = managed.log.clone();
     let begin = match (from, tail) {
-        (Some(from), _) => log.read(from, 0).1,
+        (Some(from), _) => log.frame_at(from),
         (None, Some(lines)) => log.tail(lines),
         (None, None) => log.begin(),
     };

@@ -209,14 +209,22 @@ impl Log {
         self.end.subscribe()
     }
 
-    /// Bytes from a position on (or from the oldest kept), at most `most`, and the position of the
-    /// first of them.
+    /// Whole frames from a position on (or from the oldest kept): at most `most` bytes of them, but
+    /// one at least; and the position of the first. A reader who asks on from their end is never
+    /// within a frame, whatever is no longer kept when it does.
     pub fn read(&self, from: u64, most: usize) -> (Vec<u8>, u64) {
         let kept = self.kept();
-        let from = from.clamp(kept.begin(), kept.end);
-        let skip = usize::try_from(from - kept.begin()).unwrap_or(usize::MAX);
-        let bytes = kept.bytes.iter().skip(skip).take(most).copied().collect();
-        (bytes, from)
+        let begin = kept.frame_at(from);
+        let end = kept.frames_until(begin, most);
+        let skip = usize::try_from(begin - kept.begin()).unwrap_or(usize::MAX);
+        let length = usize::try_from(end - begin).unwrap_or(usize::MAX);
+        let bytes = kept.bytes.iter().skip(skip).take(length).copied();
+        (bytes.collect(), begin)
+    }
+
+    /// Where the frame begins in which a position lies, or the oldest kept, or the end.
+    pub fn frame_at(&self, position: u64) -> u64 {
+        self.kept().frame_at(position)
     }
 
     /// The position from which there are at most `lines` lines.
@@ -253,9 +261,44 @@ pub fn next_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((stream, part, after))
 }
 
+/// The length of the whole frames with which `bytes` begin. None if what follows them cannot become
+/// a frame.
+pub fn whole_frames(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    while let Some((_, _, after)) = next_frame(rest) {
+        rest = after;
+    }
+    let stream = rest.first().is_none_or(|stream| matches!(stream, 1 | 2));
+    (stream && rest.len() < HEADER + LONGEST_FRAME).then_some(bytes.len() - rest.len())
+}
+
 impl Kept {
     fn begin(&self) -> u64 {
         self.end - self.bytes.len() as u64
+    }
+
+    fn frame_at(&self, position: u64) -> u64 {
+        let position = position.clamp(self.begin(), self.end);
+        if position == self.end {
+            return position;
+        }
+        let after = self.frames.partition_point(|frame| frame.0 <= position);
+        let frame = self.frames.get(after.saturating_sub(1));
+        frame.map_or(self.end, |frame| frame.0)
+    }
+
+    /// Where the frames from `begin` on end, of which there are at most `most` bytes, or one frame.
+    fn frames_until(&self, begin: u64, most: usize) -> u64 {
+        let last = begin.saturating_add(most as u64);
+        if self.end <= last {
+            return self.end;
+        }
+        let after = self.frames.partition_point(|frame| frame.0 <= last);
+        let fits = self.frames.get(after.saturating_sub(1));
+        match fits {
+            Some(frame) if frame.0 > begin => frame.0,
+            _ => self.frames.get(after).map_or(self.end, |frame| frame.0),
+        }
     }
 
     fn push(&mut self, stream: u8, part: &[u8]) {
@@ -400,6 +443,62 @@ mod tests {
         assert_eq!(tail(2), "2:oops\n1:thr1:ee");
         assert_eq!(tail(100), "1:one\n1:two\n2:oops\n1:thr1:ee");
         assert_eq!(tail(0), "");
+    }
+
+    #[test]
+    fn a_reader_gets_whole_frames_whatever_is_no_longer_kept() {
+        let log = Log::new(7, None);
+        for number in 0..100 {
+            log.append(1, format!("line {number}\n").as_bytes());
+        }
+        // Step by step, with steps that end within frames, or are shorter than one.
+        for most in [0, 1, 13, 40, 1000] {
+            let (mut position, mut all) = (0, String::new());
+            loop {
+                let (bytes, at) = log.read(position, most);
+                if bytes.is_empty() {
+                    break;
+                }
+                assert!(bytes.len() <= most.max(13), "{most}");
+                all += &text(&bytes);
+                position = at + bytes.len() as u64;
+            }
+            assert_eq!(all.lines().count(), 100, "{most}");
+            assert_eq!(position, *log.follow().borrow());
+        }
+        // From within a frame: from its beginning.
+        let (_, second) = (log.read(7, 0), 7 + HEADER as u64 + 7);
+        for from in second..second + 12 {
+            let (bytes, at) = log.read(from, 1);
+            assert_eq!((text(&bytes).as_str(), at), ("1:line 1\n", second));
+            assert_eq!(log.frame_at(from), second);
+        }
+        // What is read next is not kept any more.
+        let (bytes, at) = log.read(7, 20);
+        log.append(
+            2,
+            &[b"y".repeat(LONGEST_FRAME - 1), b"\n".to_vec()]
+                .concat()
+                .repeat(40),
+        );
+        let (next, gone_on) = log.read(at + bytes.len() as u64, 1);
+        assert!(gone_on > at + bytes.len() as u64);
+        assert_eq!(text(&next).len(), LONGEST_FRAME + 2);
+    }
+
+    #[test]
+    fn whole_frames_are_told_from_the_rest_and_from_what_is_none() {
+        let log = Log::new(0, None);
+        log.append(1, b"one\ntwo\n");
+        let (bytes, _) = log.export();
+        for cut in 0..bytes.len() {
+            let whole = if cut < 9 { 0 } else { 9 };
+            assert_eq!(whole_frames(&bytes[..cut]), Some(whole), "{cut}");
+        }
+        assert_eq!(whole_frames(&bytes), Some(18));
+        assert_eq!(whole_frames(&[3]), None);
+        let endless = [&[1, 255, 255, 0, 0][..], &vec![0; LONGEST_FRAME]].concat();
+        assert_eq!(whole_frames(&endless), None);
     }
 
     #[test]

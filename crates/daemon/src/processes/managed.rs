@@ -363,14 +363,18 @@ impl Managed {
 
     /// The move is off: runs on if it is frozen; if not, the freeze will be for nobody.
     pub fn unfreeze(&self) {
-        let sealed = {
-            let mut intents = self.intents();
-            intents.moving = None;
-            intents.sealed
-        };
-        if sealed {
+        self.intents().moving = None;
+        if self.unseal() {
             self.go_on(self.epoch());
         }
+    }
+
+    /// Takes the seal off, if there is one. Whoever gets true decides what becomes of the process,
+    /// and nobody else does: so the thread is told to go on once, and no command is left for a later
+    /// move, which it would end before it is decided.
+    #[must_use]
+    pub fn unseal(&self) -> bool {
+        std::mem::take(&mut self.intents().sealed)
     }
 
     /// Freezes, takes the state, runs on.
@@ -399,11 +403,6 @@ impl Managed {
 
     fn is_killed(&self) -> bool {
         self.intents().killed.is_some()
-    }
-
-    /// Whether it is frozen for a move.
-    pub fn is_sealed(&self) -> bool {
-        self.intents().sealed
     }
 
     /// Forgets it: it runs elsewhere, or should never have run here. Its end is not reported.
@@ -594,9 +593,9 @@ impl Thread {
         let Some(id) = moving else { return Some(()) };
         // Here, because a large kernel section must not keep the node's loop from its other work.
         let sealed = snapshot.map(|snapshot| Arc::new(Sealed::for_link(snapshot)));
-        // Without a state there is no move, and the process runs on. If that was decided already
-        // by others, their command is on its way and must not be left for the next move.
-        let runs_on = sealed.is_err() && std::mem::take(&mut self.managed.intents().sealed);
+        // Without a state there is no move, and the process runs on; if others have decided that
+        // already, their command is on its way.
+        let runs_on = sealed.is_err() && self.managed.unseal();
         self.reports.frozen(&self.managed, id, sealed);
         if runs_on { Some(()) } else { self.wait() }
     }
@@ -620,4 +619,57 @@ impl Thread {
 
 fn killed() -> End {
     End::killed(KILLED, "killed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[tokio::test]
+    async fn a_seal_is_taken_off_once_and_no_command_is_left_over() {
+        const ROUNDS: usize = 20_000;
+        let switch = crate::switch::Switch::new(crate::local::alone().unwrap());
+        let record = EndRecord {
+            id: ProcessId(1),
+            name: "p".to_owned(),
+            image: ImageId::default(),
+            artefact: ArtefactId::default(),
+            epoch: Epoch(1),
+            born_ns: 0,
+            moves: 0,
+            freezes: 0,
+            memory_bytes: 0,
+            code: 0,
+            reason: None,
+            log_end: 0,
+        };
+        let sockets = Sockets::none(&switch, record.id, record.epoch);
+        let managed = Managed::remembered(record, Log::new(0, None), sockets);
+        let mut managed = Arc::into_inner(managed).unwrap();
+        let (commands, receiver) = mpsc::channel();
+        managed.commands = commands;
+        let managed = Arc::new(managed);
+        let (begin, end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let node = {
+            let (managed, begin, end) = (managed.clone(), begin.clone(), end.clone());
+            std::thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    begin.wait();
+                    managed.unfreeze();
+                    end.wait();
+                }
+            })
+        };
+        // As the process's thread does when its snapshot has failed.
+        for round in 0..ROUNDS {
+            managed.intents().sealed = true;
+            begin.wait();
+            let runs_on = managed.unseal();
+            end.wait();
+            let told = receiver.try_iter().count();
+            assert_eq!(usize::from(runs_on) + told, 1, "round {round}");
+        }
+        node.join().unwrap();
+    }
 }

@@ -257,7 +257,7 @@ impl Processes {
     /// A move failed after it was granted: the process runs on here, under a later epoch.
     pub fn take_back(&self, process: ProcessId, epoch: Epoch) {
         let result = match self.running(process) {
-            Some(managed) if managed.is_sealed() => {
+            Some(managed) if managed.unseal() => {
                 managed.sockets.take_back(epoch);
                 managed.go_on(epoch);
                 Ok(())
