@@ -60,8 +60,12 @@ pub fn run(context: &Context, start: Started<'_>, remove: bool) -> Result<ExitCo
                 output::note(&format!("limosa: process {id} may still run: {error}"));
             }
         }
-        if remove {
-            client.remove(&id, false).await?;
+        if remove
+            && let Err(error) = client.remove(&id, false).await
+            && error.code() != Some("unknown_process")
+        {
+            // The command's exit code is the process's all the same.
+            output::note(&format!("limosa: process {id} is not removed: {error}"));
         }
         conclude(end?)
     });
@@ -112,7 +116,12 @@ async fn follow(client: &Client, id: &str) -> Result<End, Failure> {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
             // Lost with its node perhaps: asked for below.
-            Err(ClientError::Protocol(_)) => break,
+            Err(error @ ClientError::Protocol(_)) => {
+                output::note(&format!(
+                    "limosa: what process {id} writes breaks off here: {error}"
+                ));
+                break;
+            }
             Err(error) => return Err(error.into()),
         };
         let written = match piece {
