@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Done, Node, guest, limosa, run, run_with_input};
+use common::{Done, Node, guest, limosa, run, run_with_input, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -710,14 +710,14 @@ fn only_nodes_that_are_gone_are_forgotten() {
     two.run(["forget", "one"]).fails(1, &["directory"]);
     one.run(["forget", "nobody"]).fails(3, &["limosa nodes"]);
     two.run(["down"]).succeeds();
-    let forgotten = loop {
-        // Until it is seen as dead.
+    let forgotten = until("it is seen as dead", || {
         let done = one.run(["forget", "two", "--json"]);
-        if done.code == 0 {
-            break done.json();
+        if done.code != 0 {
+            done.fails(1, &["two ("]);
+            return None;
         }
-        done.fails(1, &["two ("]);
-    };
+        Some(done.json())
+    });
     assert_eq!(forgotten[0]["name"], "two");
     let nodes = one.run(["nodes", "--json"]).json();
     assert_eq!(nodes.as_array().unwrap().len(), 1);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Done, Node, guest, limosa};
+use common::{Done, Node, guest, limosa, until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -129,11 +129,10 @@ fn a_process_that_is_lost_with_its_node_is_a_failure_to_wait_for() {
     );
     let id = one.start_guest("hello", &["--name", "near", "--", "exit", "4"]);
     two.kill();
-    // Its node is dead when the others say so.
-    let lost = || one.run(["inspect", "far", "--json"]);
-    while lost().code != 0 || lost().json()["state"] != "lost" {
-        std::thread::yield_now();
-    }
+    until("its node is dead when the others say so", || {
+        let far = one.run(["inspect", "far", "--json"]);
+        (far.code == 0 && far.json()["state"] == "lost").then_some(())
+    });
     let waited = one.run(["wait", "far", &id]);
     waited.fails(1, &["far", "two", "lost", "limosa rm"]);
     assert_eq!(waited.out, "4\n", "the others are waited for");

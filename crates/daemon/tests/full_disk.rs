@@ -79,6 +79,8 @@ async fn a_full_disk_at_the_target_leaves_the_process_where_it_is() {
     let (info, address) = a.serve("echo", "echo", None).await;
     let mut client = Echo::connect(address).await;
     client.send(100_000).await;
+    let path = disk.path().join("echo.checkpoint");
+    let file = tokio::fs::File::create(&path).await.unwrap();
     let filler = disk.fill();
 
     let error = within("the move", a.client.migrate("echo", "full")).await;
@@ -96,15 +98,12 @@ async fn a_full_disk_at_the_target_leaves_the_process_where_it_is() {
     assert_eq!(images.count(), 0);
 
     // A checkpoint onto it: the process runs on, and there is no file that could be restored.
-    let path = disk.path().join("echo.checkpoint");
-    if let Ok(file) = tokio::fs::File::create(&path).await {
-        let mut file = tokio::io::BufWriter::new(file);
-        let error = a.client.checkpoint("echo", &mut file).await.unwrap_err();
-        assert!(error.to_string().contains("No space left"), "{error}");
-        let written = fs::read(&path).unwrap();
-        let error = a.client.restore(written, None, None, &[]).await;
-        error.unwrap_err();
-    }
+    let mut file = tokio::io::BufWriter::new(file);
+    let error = a.client.checkpoint("echo", &mut file).await.unwrap_err();
+    assert!(error.to_string().contains("No space left"), "{error}");
+    let written = fs::read(&path).unwrap();
+    let error = a.client.restore(written, None, None, &[]).await;
+    error.unwrap_err();
     client.round_trip(1000).await;
 
     fs::remove_file(filler).unwrap();
