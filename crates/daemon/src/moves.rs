@@ -283,7 +283,7 @@ impl Standing {
 fn forget(managed: &Managed) {
     managed.sockets.withdraw();
     managed.drop_silently(None);
-    managed.log.remove_files();
+    managed.log.withdraw_files();
 }
 
 /// Dials the bulk link, then sends parts as they come.

@@ -2,11 +2,13 @@
 //! log can be read, when the node was restarted.
 //!
 //! ```text
-//! STATE/logs/ID.end       one line of JSON (an EndRecord), then the log's frames
+//! STATE/logs/ID.end       one line of JSON (version and an EndRecord), then the log's frames
 //! ```
 //!
 //! A file is replaced whole or not at all. It is not synced: what a loss of power takes along is
-//! the memory of a process that has ended. One that makes no sense is removed and said so.
+//! the memory of a process that has ended. One that is damaged is removed and said so. One that
+//! cannot be read now, or is of another release (every version begins with a line of JSON that has a
+//! `version`), is left where it is.
 
 use super::log::{KEPT_BYTES, LONGEST_FRAME};
 use serde::{Deserialize, Serialize};
@@ -18,9 +20,40 @@ use wire::{ArtefactId, Epoch, ImageId, ProcessId};
 
 /// Bytes of the line before the frames.
 const LONGEST_LINE: usize = 64 << 10;
+/// Bytes of a file: no frame more than the log keeps, and the one that made it too long.
+const MOST: usize = LONGEST_LINE + KEPT_BYTES + LONGEST_FRAME;
 /// Characters kept of the reason.
 const LONGEST_REASON: usize = 4 << 10;
 const EXTENSION: &str = "end";
+/// While it is written.
+const UNFINISHED: &str = "end.new";
+/// The version of the files that this release reads and writes.
+const VERSION: u32 = 1;
+
+/// What is common to the first lines of all versions.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The first line.
+#[derive(Serialize)]
+struct Line<'a> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a EndRecord,
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+enum Unread {
+    /// It cannot be, for now.
+    Inaccessible(io::Error),
+    /// It is of another release.
+    Version(u32),
+    /// It makes no sense.
+    Damaged(String),
+}
 
 /// A process that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +89,11 @@ pub fn path(directory: &Path, process: ProcessId) -> PathBuf {
     directory.join(format!("{process}.{EXTENSION}"))
 }
 
+/// Whether a file is the record of an ended process, of whatever version.
+pub fn is_record(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == EXTENSION)
+}
+
 /// Keeps a record with its log's frames.
 pub fn write(directory: &Path, record: &EndRecord, frames: &[u8]) -> io::Result<()> {
     let mut record = record.clone();
@@ -63,14 +101,12 @@ pub fn write(directory: &Path, record: &EndRecord, frames: &[u8]) -> io::Result<
         *reason = reason.chars().take(LONGEST_REASON).collect();
     }
     let path = path(directory, record.id);
-    let beside = path.with_extension("end.new");
+    let beside = path.with_extension(UNFINISHED);
     let write = || {
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600);
         let mut file = options.open(&beside)?;
-        let mut line = serde_json::to_vec(&record)?;
-        line.push(b'\n');
-        file.write_all(&line)?;
+        file.write_all(&first_line(&record)?)?;
         file.write_all(frames)?;
         fs::rename(&beside, &path)
     };
@@ -84,7 +120,11 @@ pub fn read_all(directory: &Path) -> Vec<(EndRecord, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_none_or(|kind| kind != EXTENSION) {
+        if path.to_string_lossy().ends_with(&format!(".{UNFINISHED}")) {
+            // A crash came before its end.
+            let _ = fs::remove_file(&path);
+        }
+        if !is_record(&path) {
             continue;
         }
         let modified = entry
@@ -95,8 +135,17 @@ pub fn read_all(directory: &Path) -> Vec<(EndRecord, Vec<u8>)> {
             Ok((record, frames)) if self::path(directory, record.id) == path => {
                 found.push((modified, record, frames));
             }
-            read => {
-                let reason = read.err().map(|error| error.to_string());
+            Err(Unread::Inaccessible(error)) => {
+                tracing::warn!(path = %path.display(), %error, "the record of an ended process cannot be read; it is left where it is");
+            }
+            Err(Unread::Version(version)) => {
+                tracing::warn!(path = %path.display(), version, "the record of an ended process is of another release; it is left where it is");
+            }
+            damaged => {
+                let reason = match damaged {
+                    Err(Unread::Damaged(reason)) => reason,
+                    _ => "it is of another process".to_owned(),
+                };
                 tracing::warn!(path = %path.display(), reason, "a damaged record of an ended process is removed");
                 let _ = fs::remove_file(&path);
             }
@@ -109,20 +158,36 @@ pub fn read_all(directory: &Path) -> Vec<(EndRecord, Vec<u8>)> {
         .collect()
 }
 
-fn read(path: &Path) -> io::Result<(EndRecord, Vec<u8>)> {
-    // No frame more than the log keeps, and the one that made it too long.
-    let most = LONGEST_LINE + KEPT_BYTES + LONGEST_FRAME;
+fn first_line(record: &EndRecord) -> io::Result<Vec<u8>> {
+    let version = VERSION;
+    let mut line = serde_json::to_vec(&Line { version, record })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read(path: &Path) -> Result<(EndRecord, Vec<u8>), Unread> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(most as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() > most {
-        return Err(io::Error::other(format!("it is longer than {most} bytes")));
-    }
+    let read = File::open(path).and_then(|file| {
+        let mut file = file.take(MOST as u64 + 1);
+        file.read_to_end(&mut bytes)
+    });
+    read.map_err(Unread::Inaccessible)?;
+    decode(&bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<(EndRecord, Vec<u8>), Unread> {
     let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
     let (line, frames) = (parts.next().unwrap_or_default(), parts.next());
-    let record = serde_json::from_slice(line)?;
-    let frames = frames.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let damaged = |error: serde_json::Error| Unread::Damaged(error.to_string());
+    let Versioned { version } = serde_json::from_slice(line).map_err(damaged)?;
+    if version != VERSION {
+        return Err(Unread::Version(version));
+    }
+    if bytes.len() > MOST {
+        return Err(Unread::Damaged(format!("it is longer than {MOST} bytes")));
+    }
+    let record = serde_json::from_slice(line).map_err(damaged)?;
+    let frames = frames.ok_or_else(|| Unread::Damaged("its first line does not end".to_owned()))?;
     Ok((record, frames.to_vec()))
 }
 
@@ -169,6 +234,7 @@ mod tests {
             &b"{}\n"[..],
             b"",
             b"\xff\xff",
+            b"{\"version\":1}\n",
             &whole[..whole.len() - 1],
             &whole,
         ];
@@ -183,6 +249,60 @@ mod tests {
         fs::write(path(directory.path(), ProcessId(200)), long).unwrap();
         assert_eq!(read_all(directory.path()), [(record(1), Vec::new())]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// The bytes of version 1, for ever.
+    const GOLDEN: &str = concat!(
+        r#"{"version":1,"id":"0000000000000001","name":"p1","#,
+        r#""image":"0101010101010101010101010101010101010101010101010101010101010101","#,
+        r#""artefact":"0202020202020202020202020202020202020202020202020202020202020202","#,
+        r#""epoch":3,"born_ns":4,"moves":5,"freezes":6,"memory_bytes":7,"code":134,"#,
+        r#""reason":"unreachable\nsecond line","log_end":9}"#,
+        "\nframes",
+    );
+
+    #[test]
+    fn version_1_is_written_and_read_byte_by_byte_as_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), &record(1), b"frames").unwrap();
+        let written = fs::read(path(directory.path(), ProcessId(1))).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), GOLDEN);
+        let read = decode(GOLDEN.as_bytes()).unwrap();
+        assert_eq!(read, (record(1), b"frames".to_vec()));
+    }
+
+    #[test]
+    fn no_bytes_break_the_reading_of_a_record() {
+        let golden = GOLDEN.as_bytes();
+        let check = |bytes: &[u8]| {
+            if let Ok((record, frames)) = decode(bytes) {
+                let again = [first_line(&record).unwrap(), frames.clone()].concat();
+                assert_eq!(decode(&again).unwrap(), (record, frames));
+            }
+        };
+        for place in 0..golden.len() {
+            check(&golden[..place]);
+            check(&golden[place..]);
+            for byte in 0..=u8::MAX {
+                let mut mutated = golden.to_vec();
+                mutated[place] = byte;
+                check(&mutated);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_release_or_cannot_be_read_now_is_left_and_what_is_unfinished_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let newer = path(directory.path(), ProcessId(1));
+        fs::write(&newer, b"{\"version\":2,\"more\":true}\nand more").unwrap();
+        // A folder can be opened, but not read.
+        let unreadable = path(directory.path(), ProcessId(2));
+        fs::create_dir(&unreadable).unwrap();
+        let unfinished = newer.with_extension(UNFINISHED);
+        fs::write(&unfinished, b"{").unwrap();
+        assert!(read_all(directory.path()).is_empty());
+        assert!(newer.exists() && unreadable.exists() && !unfinished.exists());
     }
 
     #[test]

@@ -50,6 +50,8 @@ struct LogFile {
     path: PathBuf,
     file: File,
     length: u64,
+    /// Its length when it was opened: of an earlier life of the process here.
+    found: u64,
     /// The file that was moved aside. Both stay readable here when they are removed.
     older: Option<File>,
 }
@@ -198,10 +200,33 @@ impl Log {
         }
     }
 
+    /// Takes back the files of a process that came here and never ran: what an earlier life of it
+    /// has left stays.
+    pub fn withdraw_files(&self) {
+        if let Some(file) = &self.kept().file {
+            if file.older.is_some() {
+                let _ = std::fs::remove_file(aside(&file.path));
+            }
+            let taken_back = match file.found {
+                0 => std::fs::remove_file(&file.path),
+                found => file.file.set_len(found),
+            };
+            if let Err(error) = taken_back {
+                tracing::warn!(path = %file.path.display(), %error, "a log file is left over");
+            }
+        }
+    }
+
     /// All kept frames and the position after them.
     pub fn export(&self) -> (Vec<u8>, u64) {
         let mut kept = self.kept();
         (kept.bytes.make_contiguous().to_vec(), kept.end)
+    }
+
+    /// Memory that the kept frames take, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let kept = self.kept();
+        kept.bytes.len() + kept.frames.len() * size_of::<(u64, bool)>()
     }
 
     /// Position after the last frame; changes wake who waits for it.
@@ -346,8 +371,10 @@ fn open(path: &Path) -> std::io::Result<File> {
 impl LogFile {
     fn open(path: &Path) -> std::io::Result<LogFile> {
         let file = open(path)?;
+        let found = file.metadata()?.len();
         Ok(LogFile {
-            length: file.metadata()?.len(),
+            length: found,
+            found,
             path: path.to_owned(),
             file,
             older: None,
@@ -587,6 +614,25 @@ mod tests {
         let both = new.text().unwrap();
         assert_eq!(both.len() as u64, TEXT_BYTES);
         assert!(both.ends_with(b"x\nafter\n"));
+    }
+
+    #[test]
+    fn a_process_that_never_ran_here_leaves_what_its_earlier_life_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.log");
+        let files = || std::fs::read_dir(directory.path()).unwrap().count();
+        let standing_by = || {
+            let log = Log::new(100, Some(&path));
+            log.mark_missing("something");
+            log.lay_down(b"from elsewhere\n");
+            log.withdraw_files();
+        };
+        standing_by();
+        assert_eq!(files(), 0);
+        Log::new(0, Some(&path)).append(1, b"earlier\n");
+        standing_by();
+        assert_eq!(std::fs::read(&path).unwrap(), b"earlier\n");
+        assert_eq!(files(), 1);
     }
 
     #[test]

@@ -622,16 +622,15 @@ fn killed() -> End {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::switch::Switch;
     use std::sync::Barrier;
 
-    #[tokio::test]
-    async fn a_seal_is_taken_off_once_and_no_command_is_left_over() {
-        const ROUNDS: usize = 20_000;
-        let switch = crate::switch::Switch::new(crate::local::alone().unwrap());
+    /// One that has ended.
+    pub fn ended(switch: &Arc<Switch>, id: ProcessId, log: Arc<Log>) -> Arc<Managed> {
         let record = EndRecord {
-            id: ProcessId(1),
+            id,
             name: "p".to_owned(),
             image: ImageId::default(),
             artefact: ArtefactId::default(),
@@ -644,8 +643,15 @@ mod tests {
             reason: None,
             log_end: 0,
         };
-        let sockets = Sockets::none(&switch, record.id, record.epoch);
-        let managed = Managed::remembered(record, Log::new(0, None), sockets);
+        let sockets = Sockets::none(switch, record.id, record.epoch);
+        Managed::remembered(record, log, sockets)
+    }
+
+    #[tokio::test]
+    async fn a_seal_is_taken_off_once_and_no_command_is_left_over() {
+        const ROUNDS: usize = 20_000;
+        let switch = Switch::new(crate::local::alone().unwrap());
+        let managed = ended(&switch, ProcessId(1), Log::new(0, None));
         let mut managed = Arc::into_inner(managed).unwrap();
         let (commands, receiver) = mpsc::channel();
         managed.commands = commands;

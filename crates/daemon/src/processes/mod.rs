@@ -23,6 +23,8 @@ use wire::{Epoch, MoveId, NodeId, ProcessId};
 
 /// Ended processes that stay listed; the oldest go first.
 const MAX_ENDED: usize = 1024;
+/// Bytes of memory for their logs; the oldest go first, but never the last that has ended.
+const MAX_ENDED_BYTES: usize = 128 << 20;
 
 /// Whether a process could be made.
 pub type Made = oneshot::Receiver<Result<(), String>>;
@@ -55,28 +57,31 @@ struct Table {
 }
 
 impl Table {
-    /// Takes the process that ended first off the list, if too many have ended.
-    fn drop_oldest(&mut self) -> Option<ProcessId> {
-        if self.ends.len() <= MAX_ENDED {
-            return None;
+    /// Takes the processes that ended first off the list, if too many have ended or their logs are
+    /// too long.
+    fn drop_oldest(&mut self, most: usize, most_bytes: usize) -> Vec<ProcessId> {
+        let bytes_of = |managed: &Arc<Managed>| managed.log.memory_bytes();
+        let ended = self.ends.keys().filter_map(|id| self.listed.get(id));
+        let mut bytes: usize = ended.map(bytes_of).sum();
+        let mut dropped = Vec::new();
+        while self.ends.len() > most || (bytes > most_bytes && self.ends.len() > 1) {
+            let oldest = self.ends.iter().min_by_key(|(_, ended)| **ended);
+            let Some((oldest, _)) = oldest.map(|(id, ended)| (*id, *ended)) else {
+                break;
+            };
+            self.ends.remove(&oldest);
+            let listed = self.listed.remove(&oldest);
+            bytes = bytes.saturating_sub(listed.as_ref().map_or(0, bytes_of));
+            dropped.push(oldest);
         }
-        let (oldest, _) = self.ends.iter().min_by_key(|(_, ended)| **ended)?;
-        let oldest = *oldest;
-        self.ends.remove(&oldest);
-        self.listed.remove(&oldest);
-        Some(oldest)
+        dropped
     }
 }
 
 /// What was written down of processes that have ended.
 fn remembered(switch: &Arc<Switch>, logs: &Path) -> Table {
     let mut table = Table::default();
-    let mut records = ends::read_all(logs);
-    let many = records.len().saturating_sub(MAX_ENDED);
-    for (record, _) in records.drain(..many) {
-        let _ = std::fs::remove_file(ends::path(logs, record.id));
-    }
-    for (record, frames) in records {
+    for (record, frames) in ends::read_all(logs) {
         let id = record.id;
         let log = Log::ended(&frames, record.log_end);
         let sockets = Sockets::none(switch, id, record.epoch);
@@ -85,6 +90,9 @@ fn remembered(switch: &Arc<Switch>, logs: &Path) -> Table {
         table
             .listed
             .insert(id, Managed::remembered(record, log, sockets));
+    }
+    for dropped in table.drop_oldest(MAX_ENDED, MAX_ENDED_BYTES) {
+        let _ = std::fs::remove_file(ends::path(logs, dropped));
     }
     table
 }
@@ -95,6 +103,9 @@ impl Processes {
     pub fn new(node: LoopHandle, switch: &Arc<Switch>, logs: &Path, most: usize) -> Arc<Processes> {
         let table = remembered(switch, logs);
         log::prune(logs, |path| {
+            if ends::is_record(path) {
+                return true;
+            }
             let id = path
                 .file_name()
                 .and_then(|name| name.to_str()?.split('.').next());
@@ -182,12 +193,25 @@ impl Processes {
             table.listed.insert(managed.id, managed.clone());
             drop(table);
             if ended_before {
-                let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                let _ = std::fs::remove_file(ends::path(&self.logs, managed.id));
+                self.remove_end(managed.id);
             }
         }
         managed.sockets.resume(epoch);
         managed.go_on(epoch);
+    }
+
+    /// Removes what was written down of an earlier end, unless it has ended again. Not here: the
+    /// process waits to run.
+    fn remove_end(&self, process: ProcessId) {
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        self.runtime.spawn_blocking(move || {
+            let _files = this.files.lock().unwrap_or_else(PoisonError::into_inner);
+            if !this.table().ends.contains_key(&process) {
+                let _ = std::fs::remove_file(ends::path(&this.logs, process));
+            }
+        });
     }
 
     /// Stops listing an ended process.
@@ -349,14 +373,14 @@ impl Reports for Processes {
     }
 
     fn ended(&self, process: &Arc<Managed>) {
-        let mut dropped = None;
+        let mut dropped = Vec::new();
         let mut table = self.table();
         let listed = table.listed.get(&process.id);
         if listed.is_some_and(|listed| Arc::ptr_eq(listed, process)) {
             table.ended += 1;
             let ended = table.ended;
             table.ends.insert(process.id, ended);
-            dropped = table.drop_oldest();
+            dropped = table.drop_oldest(MAX_ENDED, MAX_ENDED_BYTES);
         }
         drop(table);
         // The record goes only when the clients have what the process wrote: anchors break the
@@ -370,7 +394,7 @@ impl Reports for Processes {
                 tokio::task::spawn_blocking(move || {
                     let Some(this) = this.upgrade() else { return };
                     this.remember(&process);
-                    if let Some(dropped) = dropped {
+                    for dropped in dropped {
                         this.remove_files(dropped);
                     }
                 })
@@ -383,5 +407,36 @@ impl Reports for Processes {
                 this.unreported.send_modify(|count| *count -= 1);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_ends_go_when_there_are_many_or_their_logs_are_long() {
+        let switch = Switch::new(crate::local::alone().unwrap());
+        let mut table = Table::default();
+        let end = |table: &mut Table, id: u64, bytes: usize| {
+            let log = Log::new(0, None);
+            log.append(1, &vec![b'x'; bytes]);
+            let managed = managed::tests::ended(&switch, ProcessId(id), log);
+            table.ended += 1;
+            table.ends.insert(managed.id, table.ended);
+            table.listed.insert(managed.id, managed);
+        };
+        for id in [3, 1, 2] {
+            end(&mut table, id, 10_000);
+        }
+        assert!(table.drop_oldest(3, 1 << 20).is_empty());
+        assert_eq!(table.drop_oldest(2, 1 << 20), [ProcessId(3)]);
+        end(&mut table, 4, 10_000);
+        assert_eq!(table.drop_oldest(9, 15_000), [ProcessId(1), ProcessId(2)]);
+        // One that is too long by itself stays until the next has ended.
+        assert!(table.drop_oldest(9, 1).is_empty());
+        end(&mut table, 5, 0);
+        assert_eq!(table.drop_oldest(9, 1), [ProcessId(4)]);
+        assert_eq!((table.ends.len(), table.listed.len()), (1, 1));
     }
 }
