@@ -77,6 +77,11 @@ impl Failure {
         }
     }
 
+    /// What there is to say.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
     /// Prints the message and returns the exit code.
     pub fn report(&self) -> u8 {
         if let Some(message) = &self.message {

@@ -148,7 +148,13 @@ fn a_program_that_is_no_server_is_refused_and_leaves_nothing() {
 
 #[test]
 fn an_interrupt_or_a_kill_leaves_nothing_behind() {
-    for signal in ["INT", "TERM", "KILL"] {
+    let signals = [
+        ("INT", Some(130)),
+        ("TERM", Some(143)),
+        ("HUP", Some(129)),
+        ("KILL", None),
+    ];
+    for (signal, code) in signals {
         let demo = Demo::new();
         let mut child = demo
             .command()
@@ -175,9 +181,8 @@ fn an_interrupt_or_a_kill_leaves_nothing_behind() {
                 .success()
         );
         let status = child.wait().unwrap();
-        if signal != "KILL" {
-            assert_eq!(status.code(), Some(130));
-        } else {
+        assert_eq!(status.code(), code);
+        if code.is_none() {
             // The nodes end by themselves: nobody is left to wait for them.
             nodes.into_iter().for_each(Watched::ends);
             assert_eq!(processes_with(mark), Vec::<u32>::new());

@@ -160,7 +160,9 @@ pub async fn run(
             backtrace: Some(backtrace),
             ..
         }) => Ended::Trapped { reason, backtrace },
-        Status::Ended(End { code, .. }) => Ended::Exited(code),
+        Status::Ended(End {
+            code: Some(code), ..
+        }) => Ended::Exited(code),
         _ => Ended::Exited(NOT_STARTED),
     })
 }

@@ -452,6 +452,10 @@ impl NodeLoop {
             } => self.core.processes.moved(process, owner, epoch),
             Effect::TakeBack { process, epoch } => self.core.processes.take_back(process, epoch),
             Effect::Fence { process } => self.core.processes.fence(process),
+            Effect::Lost(record) => {
+                let name = self.core.node_name(self.core.me());
+                self.core.processes.lost(&self.core.switch, &record, &name);
+            }
             Effect::Gone { process, epoch } => self.core.anchors.gone(process, epoch),
             Effect::Whereabouts(record) => self.core.anchors.whereabouts(&record),
             Effect::Progress { id, process, phase } => {

@@ -17,7 +17,7 @@ use crate::store::images::Images;
 use crate::switch::Switch;
 use node::event::{Event, Reply};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub keep_name: bool,
     /// Where its links listen, `ADDR:PORT`; port 0 takes any free one.
     pub listen: String,
+    /// They listen where they did at its last start, if there was one.
+    pub keep_listen: bool,
     /// The fleet to join; if absent, the one it was in, or a new one of its own.
     pub join: Option<Ticket>,
     /// What programs are compiled to.
@@ -87,6 +89,7 @@ impl Default for NodeConfig {
             name: "node".to_owned(),
             keep_name: false,
             listen: DEFAULT_LISTEN.to_owned(),
+            keep_listen: false,
             join: None,
             backend: Backend::default(),
             max_processes: DEFAULT_PROCESSES,
@@ -105,8 +108,12 @@ pub struct Ready {
     pub name: String,
     /// Where its links listen.
     pub address: String,
-    /// Lets others join the fleet. Empty if the directory's node does not answer now.
+    /// Where they did at its last start, if it wanted to listen there and somebody else does.
+    pub taken_address: Option<String>,
+    /// Lets others join the fleet. Empty if the directory's node does not give one now.
     pub ticket: String,
+    /// Why not.
+    pub no_ticket: Option<String>,
     /// The API's socket.
     pub socket: PathBuf,
 }
@@ -118,6 +125,7 @@ impl std::fmt::Debug for Ready {
             .field("node", &self.node)
             .field("name", &self.name)
             .field("address", &self.address)
+            .field("taken_address", &self.taken_address)
             .field("socket", &self.socket)
             .finish_non_exhaustive()
     }
@@ -193,8 +201,7 @@ pub async fn run_node(
     let state = StateDir::open(&config.state_dir)?;
     let identity = state.identity()?;
     let incarnation = state.next_incarnation()?;
-    let listener = listen(&config.listen).await?;
-    let address = address_of(&config.listen, &listener)?;
+    let (listener, address, taken_address) = listen_again(&config, &state, identity.node()).await?;
     let me = Member {
         node: identity.node(),
         name: name(&config, &state, identity.node())?,
@@ -272,11 +279,14 @@ pub async fn run_node(
     let local = serve_api(&core, &socket, served)?;
 
     tracing::info!(node = %me.node.short(), name = me.name, address = me.address, "up");
+    let ticket = ticket(&core, &socket).await;
     ready(Ready {
         node: me.node,
         name: me.name.clone(),
-        ticket: ticket(&core, &socket).await,
+        no_ticket: ticket.as_ref().err().cloned(),
+        ticket: ticket.unwrap_or_default(),
         address: me.address.clone(),
+        taken_address,
         socket: socket.clone(),
     });
 
@@ -303,17 +313,63 @@ pub async fn run_node(
     result
 }
 
+/// The node's own entry in the fleet of its last start.
+fn last_life(state: &StateDir, me: NodeId) -> Result<Option<Member>, StateError> {
+    let members = state.fleet()?.into_iter().flat_map(|fleet| fleet.members);
+    Ok(members.into_iter().find(|member| member.node == me))
+}
+
 /// The node's name: the one that it was given, or the one that it has in its fleet.
 fn name(config: &NodeConfig, state: &StateDir, me: NodeId) -> Result<String, RunError> {
     let last = match config.keep_name {
-        true => state.fleet()?,
+        true => last_life(state, me)?,
         false => None,
     };
-    let mut members = last.into_iter().flat_map(|fleet| fleet.members);
-    let name = members.find(|member| member.node == me).map(|me| me.name);
-    Ok(name
+    Ok(last
+        .map(|last| last.name)
         .filter(|name| check_name(name).is_ok())
         .unwrap_or_else(|| config.name.clone()))
+}
+
+/// Opens the listener of the links where it was at the last start, by which the others find this
+/// node and its tickets lead to it; or beside it, if somebody else has that port, and says which it
+/// was. Without a last start, or if it is not to matter, where the configuration says.
+async fn listen_again(
+    config: &NodeConfig,
+    state: &StateDir,
+    me: NodeId,
+) -> Result<(TcpListener, String, Option<String>), RunError> {
+    let last = match config.keep_listen {
+        true => last_life(state, me)?.map(|last| last.address),
+        false => None,
+    };
+    let said = last.as_ref().unwrap_or(&config.listen);
+    let error = match listen(said).await {
+        Ok(listener) => {
+            let address = address_of(said, &listener)?;
+            return Ok((listener, address, None));
+        }
+        Err(error) => error,
+    };
+    let in_use = matches!(
+        &error,
+        RunError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse
+    );
+    let (Some(taken), true) = (last, in_use) else {
+        return Err(error);
+    };
+    let Some((host, _)) = taken.rsplit_once(':') else {
+        return Err(error);
+    };
+    let beside = format!("{host}:0");
+    let listener = listen(&beside).await?;
+    let address = address_of(&beside, &listener)?;
+    tracing::warn!(
+        taken,
+        address,
+        "the last address of its links is taken; they listen elsewhere"
+    );
+    Ok((listener, address, Some(taken)))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, RunError> {
@@ -569,16 +625,13 @@ impl axum::serve::Listener for ApiLinks {
 }
 
 /// The fleet's ticket, for those who start nodes; the directory's node may not answer now.
-async fn ticket(core: &Core, socket: &Path) -> String {
+async fn ticket(core: &Core, socket: &Path) -> Result<String, String> {
     let client = crate::client::Client::new(socket);
-    match client.ticket().await {
-        Ok(ticket) => ticket,
-        Err(error) => {
-            let directory = core.node_name(core.fleet.borrow().directory);
-            tracing::warn!(directory, %error, "no ticket");
-            String::new()
-        }
-    }
+    client.ticket().await.map_err(|error| {
+        let directory = core.node_name(core.fleet.borrow().directory);
+        tracing::warn!(directory, %error, "no ticket");
+        error.to_string()
+    })
 }
 
 /// Ends all processes, so that the directory does not take them for lost.

@@ -241,21 +241,25 @@ fn crashed_node(info: &wire::api::ProcessInfo) -> wire::NodeId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_node_comes_back_without_its_processes() {
+async fn a_restarted_node_comes_back_and_says_that_its_processes_are_lost() {
     let [a, b, c] = fleet().await;
-    a.serve("echo", "echo", Some("bee")).await;
+    let (info, _) = a.serve("echo", "echo", Some("bee")).await;
     let id = b.ready.node;
     let b = Node::again(b.crash().await).await;
     assert_eq!(b.ready.node, id);
     for node in [&a, &b, &c] {
         node.sees_alive(3).await;
     }
-    until("its process is forgotten", || async {
-        let error = c.client.inspect("echo").await.err()?;
-        (error.code() == Some("unknown_process")).then_some(())
-    })
-    .await;
-    // It can be given work again.
+    for node in [&a, &b, &c] {
+        let lost = node.sees("echo", ProcessState::Exited).await;
+        assert_eq!((lost.id, lost.node), (info.id, id));
+        assert_eq!((lost.exit_code, lost.epoch), (None, info.epoch));
+        let reason = lost.reason.as_deref();
+        assert_eq!(reason, Some("lost in a crash of node bee"));
+        let listed = node.client.processes(false).await.unwrap();
+        assert_eq!((listed.len(), listed[0].id), (1, info.id));
+    }
+    // It can be given work again, and under the same name.
     let (_, address) = c.serve("echo", "echo", Some("bee")).await;
     Echo::connect(address).await.round_trip(10).await;
 }
@@ -442,7 +446,12 @@ async fn a_node_that_is_gone_for_good_is_forgotten_until_it_joins_anew() {
 
     // It comes back, and is a stranger.
     let c = Node::again(crashed).await;
-    assert!(c.client.ticket().await.is_err());
+    let error = c.client.ticket().await.unwrap_err().to_string();
+    assert!(
+        error.contains("forgotten") && error.contains("limosa join"),
+        "{error}"
+    );
+    assert!(c.ready.no_ticket.as_ref().unwrap().contains("limosa join"));
     assert_eq!(a.client.nodes().await.unwrap().len(), 2);
     let (mut config, state) = c.stop().await;
     config.join = Some(a.ready.ticket.parse().unwrap());

@@ -303,6 +303,9 @@ pub enum Effect {
         /// The process.
         process: ProcessId,
     },
+    /// An earlier life of this node had this process, which went with it. Keep in mind that it did:
+    /// its record is removed next. Said twice where the record was changed in between.
+    Lost(Record),
     /// Whoever anchors listeners of this process here: it has ended, or its node and it are lost.
     /// One that has come to be under the same id since is not meant.
     Gone {

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! When a node starts, the directory may still hold records that an earlier life of it has left
-//! behind: their processes are lost, and it removes them. It looks again whenever another node was
+//! behind: their processes are lost. It tells its world, and then removes them. It looks again whenever another node was
 //! restarted. A grant that it never ran is its source's to take back, and is removed only when
 //! that has not happened for long.
 //!
@@ -58,7 +58,7 @@ pub(crate) struct Processes {
     to_verify: BTreeSet<ProcessId>,
     verifying: usize,
     /// Records of an earlier life, and from when on each is to be removed.
-    leftovers: VecDeque<(Duration, ProcessId, Claim)>,
+    leftovers: VecDeque<(Duration, Record)>,
     removing_leftovers: usize,
 }
 
@@ -98,7 +98,7 @@ impl Processes {
         if self.removing_leftovers >= WINDOW {
             return None;
         }
-        self.leftovers.iter().map(|(due, ..)| *due).min()
+        self.leftovers.iter().map(|(due, _)| *due).min()
     }
 
     pub(crate) fn unwatch(&mut self, process: ProcessId) {
@@ -377,11 +377,13 @@ impl Node {
             false => now + self.config.grant_grace,
         };
         let leftovers = &mut self.processes.leftovers;
-        if !leftovers
-            .iter()
-            .any(|(_, p, c)| (*p, *c) == (process, claim))
-        {
-            leftovers.push_back((due, process, claim));
+        let same = |other: &Record| (other.process, other.claim) == (process, claim);
+        if leftovers.iter().any(|(_, other)| same(other)) {
+            return;
+        }
+        leftovers.push_back((due, record.clone()));
+        if was_run {
+            self.effects.push_back(Effect::Lost(record.clone()));
         }
     }
 
@@ -390,12 +392,16 @@ impl Node {
             let Some(leftover) = self.processes.leftovers.pop_front() else {
                 return;
             };
-            let (due, process, expect) = leftover;
-            if due > now || self.processes.removing_leftovers >= WINDOW {
+            if leftover.0 > now || self.processes.removing_leftovers >= WINDOW {
                 self.processes.leftovers.push_back(leftover);
                 continue;
             }
             self.processes.removing_leftovers += 1;
+            let (process, expect) = (leftover.1.process, leftover.1.claim);
+            if expect.attempt == 0 {
+                // Nobody has taken it back: only now it is given up.
+                self.effects.push_back(Effect::Lost(leftover.1));
+            }
             let operation = Operation::Remove { process, expect };
             let purpose = Purpose::Leftover(expect);
             self.ask(now, operation, purpose, Patience::UntilDone);

@@ -470,10 +470,13 @@ fn what_a_restarted_node_had_is_removed_and_everybody_told() {
     config.me.incarnation = 2;
     config.members = (0..3).map(member).collect();
     fleet.nodes[1] = Node::new(fleet.now, config);
-    assert!(fleet.store.contains_key(&P));
+    let record = fleet.store[&P].clone();
     fleet.link(1, true);
     assert!(fleet.store.is_empty());
     assert!(fleet.saw(2, &gone(1)));
+    assert!(fleet.saw(1, &Effect::Lost(record)), "it vanished silently");
+    let lost = |(_, effect): &&(usize, Effect)| matches!(effect, Effect::Lost(_));
+    assert_eq!(fleet.seen.iter().filter(lost).count(), 1);
 }
 
 #[test]

@@ -121,6 +121,21 @@ impl World {
                 }
                 self.hosts[index].instances.remove(&process);
             }
+            Effect::Lost(record) => {
+                let process = record.process;
+                self.trace(index, || format!("has lost {process}"));
+                let was_run = record.claim.attempt > 0;
+                if was_run
+                    && self
+                        .hosts
+                        .iter()
+                        .any(|host| host.is_up() && host.runs(process))
+                {
+                    self.broken(format!(
+                        "host {index} says that {process} is lost, which runs"
+                    ));
+                }
+            }
             Effect::Gone { process, .. } => {
                 self.trace(index, || format!("hears that {process} is gone"));
                 self.anchors_hear(index, |anchor| {

@@ -148,7 +148,8 @@ pub enum LinkKind {
 pub struct Hello {
     /// The versions that the sender speaks.
     pub versions: Versions,
-    /// What the link is for; the callee repeats what the caller said.
+    /// What the link is for; the callee repeats what the caller said. If it keeps the directory and
+    /// the caller is no member, it says `Join` whatever the caller said, and closes.
     pub kind: LinkKind,
     /// The sender's name, for people.
     pub node_name: String,

@@ -134,9 +134,12 @@ pub enum DemoError {
     /// The plot.
     #[error(transparent)]
     Svg(#[from] SvgError),
-    /// Ctrl-C.
+    /// A signal asked it to end: Ctrl-C, or one of its kind.
     #[error("interrupted; all nodes were ended and their files removed")]
-    Interrupted,
+    Interrupted {
+        /// The signal's number.
+        signal: u8,
+    },
 }
 
 /// Durations of the parts.
@@ -176,12 +179,12 @@ impl Plan {
 pub async fn run(options: &Options) -> Result<Outcome, DemoError> {
     tokio::select! {
         outcome = play(options) => outcome,
-        () = interrupted() => Err(DemoError::Interrupted),
+        signal = interrupted() => Err(DemoError::Interrupted { signal }),
     }
 }
 
-/// Waits for a signal that asks to end.
-async fn interrupted() {
+/// Waits for a signal that asks to end, and returns its number.
+async fn interrupted() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = async |kind: SignalKind| match signal(kind) {
         Ok(mut signal) => {
@@ -190,9 +193,9 @@ async fn interrupted() {
         Err(_) => std::future::pending().await,
     };
     tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()) => {}
+        () = wait(SignalKind::interrupt()) => 2,
+        () = wait(SignalKind::terminate()) => 15,
+        () = wait(SignalKind::hangup()) => 1,
     }
 }
 

@@ -102,8 +102,8 @@ fn conclude(end: End) -> Result<ExitCode, Failure> {
 pub fn lost(process: &ProcessInfo) -> String {
     format!(
         "process {} was lost with node {}, which does not answer; remove it with `limosa rm {}`, \
-         or start that node again and see how it ended",
-        process.name, process.node_name, process.name
+         or start that node again, and `limosa inspect {}` says what became of it",
+        process.name, process.node_name, process.name, process.name
     )
 }
 

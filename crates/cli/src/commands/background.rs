@@ -2,10 +2,12 @@
 //! terminal.
 //!
 //! The node says that it is ready as any does with `--json`: one line on standard output. So the
-//! command ends as soon as the node answers, or as soon as it is known that it never will.
+//! command ends as soon as the node answers, or as soon as it is known that it never will. Why it
+//! never will the node says there, too: where the disk is full, its log is empty.
 
 use super::node::Ready;
 use crate::failure::{Failure, code};
+use crate::output;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,6 +16,9 @@ use std::process::{Command, Stdio};
 
 /// How much of the log is looked at for the reason of a failure.
 const TAIL_BYTES: u64 = 4096;
+
+/// Before the reason for which a node ends, on its standard output.
+const REASON: &str = "limosa: ";
 
 /// The log of a node in the background.
 pub fn log_path(state: &Path) -> PathBuf {
@@ -44,22 +49,37 @@ pub fn start(state: &Path, args: &[String], ticket: Option<&str>) -> Result<Read
         let _ = writeln!(stdin, "{ticket}");
     }
     let mut line = String::new();
+    let mut told = None;
     if let Some(stdout) = child.stdout.take() {
+        let mut stdout = BufReader::new(stdout);
         // The end of the output without a line is a failure too, looked at below.
-        let _ = BufReader::new(stdout).read_line(&mut line);
-    }
-    if let Ok(ready) = serde_json::from_str(&line) {
-        return Ok(ready);
+        let _ = stdout.read_line(&mut line);
+        if let Ok(ready) = serde_json::from_str(&line) {
+            return Ok(ready);
+        }
+        if let Some(reason) = line.strip_prefix(REASON) {
+            let mut reason = reason.to_owned();
+            let _ = stdout.read_to_string(&mut reason);
+            told = Some(reason.trim_end().to_owned());
+        }
     }
     let status = child.wait();
     let code = status.ok().and_then(|status| status.code());
     let code = code.and_then(|code| u8::try_from(code).ok());
     let code = code.filter(|code| *code != 0).unwrap_or(code::FAILED);
-    let said = said_last(&path, begin);
+    let said = told.or_else(|| said_last(&path, begin));
     Err(Failure::with_code(
         code,
         said.unwrap_or_else(|| format!("the node ended at once; see {}", path.display())),
     ))
+}
+
+/// Tells the command that started this node in the background why it ends.
+pub fn tell(failure: &Failure) {
+    if let Some(message) = failure.message() {
+        // Long after the start nobody listens any more.
+        let _ = output::line(&format!("{REASON}{message}"));
+    }
 }
 
 fn open_log(state: &Path, path: &Path) -> std::io::Result<File> {

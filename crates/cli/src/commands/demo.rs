@@ -87,7 +87,7 @@ impl Demo {
 
 fn exit_code(error: &DemoError) -> u8 {
     match error {
-        DemoError::Interrupted => 130,
+        DemoError::Interrupted { signal } => 128 + signal,
         DemoError::Node { source, .. } => match source.code() {
             Some("not_wasm" | "unsupported") => code::NOT_RUNNABLE,
             _ => code::FAILED,

@@ -34,7 +34,7 @@ Examples:
   limosa up -d                               in the background, until `limosa down`
   limosa up --listen-link 192.0.2.7:7420     for other machines to join
 
-A node that has been in a fleet before comes back to it.")]
+A node that has been in a fleet before comes back to it, and listens where it did.")]
 pub struct Up {
     #[command(flatten)]
     node: NodeArgs,
@@ -74,8 +74,8 @@ struct NodeArgs {
     /// A name for people [default: the one it had, or the machine's name]
     #[arg(long, value_parser = values::name)]
     name: Option<String>,
-    /// Where other nodes reach this one; port 0 takes any free one [default: 127.0.0.1:7420, or any
-    /// free port where a node of this machine has that]
+    /// Where other nodes reach this one; port 0 takes any free one [default: where they last did;
+    /// at its first start 127.0.0.1:7420, or any free port if it joins or that is taken]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::link_address)]
     listen_link: Option<String>,
     /// This process is the one in the background.
@@ -95,8 +95,14 @@ pub struct Ready {
     name: String,
     /// Where its links listen.
     address: String,
+    /// Where they did at its last start, if somebody else listens there now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken_address: Option<String>,
     /// Lets others join.
     ticket: String,
+    /// Why there is no ticket now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    no_ticket: Option<String>,
     /// Where its API listens.
     socket: PathBuf,
 }
@@ -145,7 +151,13 @@ impl NodeArgs {
             state_dir: state.clone(),
             name: self.name.clone().unwrap_or_else(machine_name),
             keep_name: self.name.is_none(),
-            listen: self.listen_link.clone().unwrap_or_else(default_listen),
+            listen: match &self.listen_link {
+                Some(address) => address.clone(),
+                // The usual place is the first node's, which may be away now.
+                None if join.is_some() => FREE_LISTEN.to_owned(),
+                None => default_listen(),
+            },
+            keep_listen: self.listen_link.is_none(),
             join,
             ..daemon::NodeConfig::default()
         };
@@ -161,11 +173,16 @@ impl NodeArgs {
         if self.ephemeral {
             let _ = std::fs::remove_dir_all(&state);
         }
-        ran.map_err(|error| match error {
+        let failed = |error| match error {
             daemon::RunError::Listen { .. } => {
                 Failure::new(format!("{error}; choose another place with --listen-link"))
             }
             error => Failure::new(error),
+        };
+        ran.map_err(failed).inspect_err(|failure| {
+            if self.background {
+                background::tell(failure);
+            }
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -190,7 +207,9 @@ impl NodeArgs {
             node: ready.node,
             name: ready.name,
             address: ready.address,
+            taken_address: ready.taken_address,
             ticket: ready.ticket,
+            no_ticket: ready.no_ticket,
             socket: ready.socket,
         };
         let printed = if context.json {
@@ -210,7 +229,9 @@ impl NodeArgs {
             node,
             name,
             address,
+            taken_address,
             ticket,
+            no_ticket,
             ..
         } = ready;
         let short = node.short();
@@ -221,9 +242,11 @@ impl NodeArgs {
             "Stop it with Ctrl-C or `limosa down`.".to_owned()
         };
         let join = if ticket.is_empty() {
-            "The node that keeps the directory does not answer now; `limosa ticket` will print the \
-             ticket when it does."
-                .to_owned()
+            let reason = no_ticket.as_deref();
+            let reason = reason.unwrap_or("the node that keeps the directory does not answer");
+            format!(
+                "There is no ticket for others now: {reason}.\n`limosa ticket` prints it when there is."
+            )
         } else {
             let only = match address.parse::<SocketAddr>() {
                 Ok(address) if address.ip().is_loopback() => {
@@ -233,7 +256,16 @@ impl NodeArgs {
             };
             format!("Another node{only} joins with:\n\n  limosa join {ticket}")
         };
-        format!("node {name} ({short}) is up; its links listen on {address}\n\n{join}\n\n{end}")
+        let moved = match taken_address {
+            Some(taken) => format!(
+                "\nTheir last address, {taken}, is taken: tickets that lead there are of no use, and \
+                 nodes that are down now will not find this one there."
+            ),
+            None => String::new(),
+        };
+        format!(
+            "node {name} ({short}) is up; its links listen on {address}{moved}\n\n{join}\n\n{end}"
+        )
     }
 }
 
@@ -255,10 +287,13 @@ async fn end_of_stdin() {
     let _ = wait.await;
 }
 
+/// Any free port.
+const FREE_LISTEN: &str = "127.0.0.1:0";
+
 /// The usual place, or a free one beside it: several nodes on one machine need no flags.
 fn default_listen() -> String {
     match TcpListener::bind(daemon::DEFAULT_LISTEN) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => "127.0.0.1:0".to_owned(),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => FREE_LISTEN.to_owned(),
         _ => daemon::DEFAULT_LISTEN.to_owned(),
     }
 }

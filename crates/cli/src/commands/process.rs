@@ -17,7 +17,7 @@ use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
 /// List processes
 ///
 /// Of the whole fleet. Those that have ended stay listed at their last node until they are removed;
-/// those that were lost with their node, until it comes back or they are removed.
+/// those that were lost with their node too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +57,9 @@ impl Ps {
         }
         let row = |process: &ProcessInfo| {
             // Of a process that is lost with its node, nobody knows.
-            let lost = process.state == ProcessState::Lost;
+            let away = process.state == ProcessState::Lost;
+            let lost =
+                away || (process.state == ProcessState::Exited && process.exit_code.is_none());
             let known = |text: String| if lost { "-".to_owned() } else { text };
             vec![
                 process.id.to_string(),
@@ -87,7 +89,7 @@ fn state(process: &ProcessInfo) -> String {
         (ProcessState::Running, _) => "running".to_owned(),
         (ProcessState::Moving, _) => "moving".to_owned(),
         (ProcessState::Exited, Some(code)) => format!("exited ({code})"),
-        (ProcessState::Exited, None) => "ended".to_owned(),
+        (ProcessState::Exited, None) => "exited (lost)".to_owned(),
         (ProcessState::Lost, _) => "lost".to_owned(),
     }
 }
@@ -192,7 +194,14 @@ impl Logs {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let mut logs = client.logs(&self.process, self.follow, self.tail).await?;
-        while let Some((stream, bytes)) = logs.next().await? {
+        let breaks_off = |error| match error {
+            ClientError::Protocol(reason) => Failure::new(format!(
+                "the log breaks off here, its node went away ({reason}); see `limosa inspect {}`",
+                self.process
+            )),
+            error => error.into(),
+        };
+        while let Some((stream, bytes)) = logs.next().await.map_err(breaks_off)? {
             let to_error = stream == 2;
             if context.json {
                 let piece = Piece {
@@ -272,10 +281,11 @@ impl Wait {
             match (info.state, info.exit_code) {
                 (ProcessState::Lost, _) => Err(Failure::new(lost(info))),
                 (_, Some(code)) => Ok(code.to_string()),
-                (_, None) => Err(Failure::new(format!(
-                    "process {} has ended, and its exit code is not known any more",
-                    info.name
-                ))),
+                (_, None) => {
+                    let reason = info.reason.as_deref().unwrap_or("nobody knows how");
+                    let name = &info.name;
+                    Err(Failure::new(format!("process {name} has ended: {reason}")))
+                }
             }
         })
         .await

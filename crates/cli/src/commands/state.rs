@@ -40,7 +40,14 @@ impl Migrate {
         let client = context.client()?;
         let Migrate { process, to } = &self;
         let message = format!("moving {process} to {to}");
-        let report = during(&message, client.migrate(process, to)).await?;
+        let report = during(&message, client.migrate(process, to)).await;
+        let report = report.map_err(|error| match error {
+            ClientError::Protocol(reason) => Failure::new(format!(
+                "the node went away while it moved {process} ({reason}): what became of {process} \
+                 is not known; see `limosa inspect {process}` at another node"
+            )),
+            error => error.into(),
+        })?;
         if context.json {
             return output::json(&report);
         }

@@ -124,22 +124,25 @@ impl Node {
             Some(ticket) => command.args(["join", ticket]),
             None => command.arg("up"),
         };
-        let mut child = command
-            .args(["--json", "--ephemeral", "--name", name])
-            .args(["--listen-link", "127.0.0.1:0"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {line}"));
+        command.args(["--json", "--ephemeral", "--name", name]);
+        if ticket.is_none() {
+            // Not the usual place, which other tests' nodes may want.
+            command.args(["--listen-link", "127.0.0.1:0"]);
+        }
+        let (child, ready) = ready(&mut command);
         Node {
             directory,
             child,
             ready,
         }
+    }
+
+    /// Starts a node that was killed again, as `limosa up` does without any other word.
+    pub fn again(&mut self) {
+        let state = self.state();
+        let mut command = limosa();
+        command.arg("--state").arg(&state).args(["up", "--json"]);
+        (self.child, self.ready) = ready(command.arg("--ephemeral"));
     }
 
     /// Ends the node as a power failure would.
@@ -176,6 +179,17 @@ impl Node {
         let done = Done::from(command.output().unwrap());
         done.succeeds().to_owned()
     }
+}
+
+/// Starts a node and waits until it says that it is ready.
+fn ready(command: &mut Command) -> (Child, Value) {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {line}"));
+    (child, ready)
 }
 
 impl Drop for Node {

@@ -51,6 +51,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it changes nothing, so that it can be asked for twice.
+    fn only_looks(&self) -> bool {
+        matches!(self, Action::Inspect | Action::Wait)
+    }
+}
+
 /// Why something was not done here.
 pub enum Obstacle {
     /// The process went elsewhere meanwhile.
@@ -89,6 +96,12 @@ pub async fn act(context: &Context, reference: &str, action: Action) -> Answer {
                 match ask(&context.core, node, &reference, &action).await {
                     Ok(answer) => return Ok(answer),
                     Err(refusal) if refusal.error.code == error::NOT_HERE => Some(node),
+                    // What only looks can look again: its node is seen as dead soon, or is back.
+                    Err(refusal)
+                        if refusal.error.code == error::UNAVAILABLE && action.only_looks() =>
+                    {
+                        Some(node)
+                    }
                     Err(refusal) => return Err(refusal),
                 }
             }

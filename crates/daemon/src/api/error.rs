@@ -24,6 +24,9 @@ pub const NOT_HERE: &str = "not_here";
 /// Said by whoever makes a process, where its id is another's; a restore takes a fresh one then.
 pub const ID_TAKEN: &str = "id_taken";
 
+/// The code of a refusal after which it may help to try again.
+pub const UNAVAILABLE: &str = "unavailable";
+
 impl Refusal {
     fn new(status: StatusCode, code: &str, message: impl ToString) -> Refusal {
         Refusal {
@@ -74,7 +77,7 @@ impl Refusal {
 
     /// Somebody does not answer; it may help to try again.
     pub fn unavailable(message: impl ToString) -> Refusal {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message)
     }
 
     /// This node failed.

@@ -40,6 +40,14 @@ fn reachable(core: &Core) -> Vec<NodeId> {
         .collect()
 }
 
+/// Those that are taken to be dead.
+fn dead(core: &Core) -> Vec<node::Named> {
+    let fleet = core.fleet.borrow();
+    let others = fleet.others().map(|member| member.node);
+    let dead = others.filter(|node| fleet.health(*node) == Health::Dead);
+    dead.map(|node| fleet.named(node)).collect()
+}
+
 /// `GET /v1/nodes`
 pub async fn nodes(State(context): State<Context>) -> Answer {
     let core = &context.core;
@@ -222,6 +230,11 @@ pub async fn processes(State(context): State<Context>, Params(query): Params<Lis
                 Vec::new()
             }
         };
+    incomplete.extend(
+        dead(core).iter().map(|node| {
+            format!("{node} is dead: what ended there is listed again when it is back")
+        }),
+    );
     let infos = combine(here, &records, |record| {
         let fleet = core.fleet.borrow();
         let owner = record.claim.owner;

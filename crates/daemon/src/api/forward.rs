@@ -46,10 +46,12 @@ pub async fn send(
         .body(body)
         .map_err(Refusal::internal)?;
     request.headers_mut().extend(headers);
-    sender
-        .send_request(request)
-        .await
-        .map_err(|error| unreachable(&error))
+    sender.send_request(request).await.map_err(|error| {
+        Refusal::unavailable(format!(
+            "node {name} was asked and broke off before it answered ({error}): whether it did what \
+             it was asked is not known; see `limosa ps`"
+        ))
+    })
 }
 
 /// Asks another node for JSON.

@@ -217,6 +217,11 @@ async fn introduce(
     hello.agree().map_err(|error| error.to_string())?;
     let member = dialler.is_member(peer);
     if !member && hello.kind != LinkKind::Join {
+        let directory = dialler.fleet.borrow().directory;
+        if directory == dialler.identity.node() {
+            // This node knows all members, and who was one should know that it is none.
+            let _ = timeout(PATIENCE, dialler.greet(&mut stream, LinkKind::Join)).await;
+        }
         return Err(format!(
             "node {} ({}) is not a member of the fleet and asked for {:?}",
             peer.short(),

@@ -4,8 +4,8 @@
 //! once, the other only after a grace; where two links come about nevertheless, [`replaces`] says
 //! on both sides which one stays.
 
-use super::Dialler;
 use super::transport::Secured;
+use super::{Dialler, OpenError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -55,6 +55,7 @@ pub async fn keep(
         GRACE
     };
     let mut backoff = FIRST_BACKOFF;
+    let mut said = false;
     loop {
         if up.wait_for(|up| !up).await.is_err() {
             return;
@@ -68,10 +69,18 @@ pub async fn keep(
         match dialler.open(peer, kind).await {
             Ok((stream, hello)) => {
                 backoff = FIRST_BACKOFF;
+                said = false;
                 opened(stream, hello);
                 let _ = timeout(SETTLING, up.wait_for(|up| *up)).await;
             }
             Err(error) => {
+                if matches!(error, OpenError::Forgotten { .. })
+                    && kind == LinkKind::Control
+                    && !said
+                {
+                    tracing::warn!(%error, "this node is no member of its fleet any more");
+                    said = true;
+                }
                 tracing::debug!(node = %peer.short(), ?kind, %error, "cannot link");
                 tokio::select! {
                     () = sleep(backoff) => {}

@@ -57,6 +57,15 @@ pub enum OpenError {
         /// What is wrong.
         source: LinkError,
     },
+    /// The directory's node says that this node is no member.
+    #[error(
+        "{address} keeps the directory and does not know this node as a member: it was forgotten; \
+         stop it with `limosa down`, and join the fleet anew with a ticket, `limosa join`"
+    )]
+    Forgotten {
+        /// Who.
+        address: String,
+    },
     /// The other side closed the connection without an answer.
     #[error(
         "{address} closed the link without an answer; it may not know this node as a member, or have no room"
@@ -119,6 +128,10 @@ impl Dialler {
             .ok_or_else(refused)?;
         let hello = Hello::decode(&message).map_err(link)?;
         hello.agree().map_err(link)?;
+        if hello.kind != kind {
+            let address = address.to_owned();
+            return Err(OpenError::Forgotten { address });
+        }
         Ok((stream, hello))
     }
 

@@ -76,8 +76,8 @@ pub struct EndRecord {
     pub freezes: u64,
     /// Its linear memory at the end, in bytes.
     pub memory_bytes: u64,
-    /// Its exit code, or one that says how it was ended.
-    pub code: i32,
+    /// Its exit code, or one that says how it was ended. None of one that was lost.
+    pub code: Option<i32>,
     /// Where there is more to say than the code.
     pub reason: Option<String>,
     /// Position after the last frame of its log.
@@ -206,7 +206,7 @@ mod tests {
             moves: 5,
             freezes: 6,
             memory_bytes: 7,
-            code: 134,
+            code: Some(134),
             reason: Some("unreachable\nsecond line".to_owned()),
             log_end: 9,
         }

@@ -113,6 +113,20 @@ impl Log {
         log
     }
 
+    /// What is left of a process whose end nobody saw: the newest text of its file, as if all of it
+    /// was written to standard output. Reads from the disk.
+    pub fn left_in(path: &Path) -> Arc<Log> {
+        let log = Log::new(0, None);
+        match newest_text(path) {
+            Ok(text) => log.append(1, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the log of a lost process cannot be read");
+            }
+        }
+        log
+    }
+
     /// Puts frames that were written elsewhere in front; `frames` end where this log began.
     /// What is malformed ends the import.
     pub fn import(&self, frames: &[u8]) {
@@ -355,6 +369,20 @@ impl Kept {
     }
 }
 
+/// The last whole lines of a file, as many as are kept in memory.
+fn newest_text(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let skipped = length.saturating_sub(KEPT_BYTES as u64);
+    let mut text = vec![0; usize::try_from(length - skipped).unwrap_or(KEPT_BYTES)];
+    file.read_exact_at(&mut text, skipped)?;
+    if skipped > 0 {
+        let line = text.iter().position(|byte| *byte == b'\n');
+        text.drain(..line.map_or(0, |end| end + 1));
+    }
+    Ok(text)
+}
+
 /// Where a log file goes when it is long.
 pub fn aside(path: &Path) -> PathBuf {
     let mut older = path.to_owned().into_os_string();
@@ -576,6 +604,29 @@ mod tests {
         log.append_lines(2, "more\n");
         let expected = "2:first\n1:no end2:\n2:limosa: trapped\n2:at f\n2:more\n";
         assert_eq!(text(&log.read(0, usize::MAX).0), expected);
+    }
+
+    #[test]
+    fn what_a_lost_process_has_left_is_read_from_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p.log");
+        assert_eq!(Log::left_in(&path).export(), (Vec::new(), 0));
+        std::fs::write(&path, b"one\ntw").unwrap();
+        assert_eq!(text(&Log::left_in(&path).export().0), "1:one\n1:tw");
+        // Of a long one the newest lines.
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        std::fs::write(
+            &path,
+            [&line.repeat(KEPT_BYTES / 500)[..], b"last\n"].concat(),
+        )
+        .unwrap();
+        let left = text(&Log::left_in(&path).export().0);
+        assert!(left.len() > KEPT_BYTES * 9 / 10 && left.len() <= KEPT_BYTES);
+        assert!(
+            left.lines()
+                .all(|line| line.len() == 1001 || line == "1:last")
+        );
+        assert!(left.ends_with("1:last\n"));
     }
 
     #[test]

@@ -88,8 +88,9 @@ pub enum Status {
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Its exit code, or one that says how it was ended.
-    pub code: i32,
+    /// Its exit code, or one that says how it was ended. None where nobody knows: it went with its
+    /// node.
+    pub code: Option<i32>,
     /// Where there is more to say than the code.
     pub reason: Option<String>,
     /// Of a trap: where it happened, function by function.
@@ -100,7 +101,7 @@ impl End {
     /// It was ended from outside.
     pub fn killed(code: i32, reason: &str) -> End {
         End {
-            code,
+            code: Some(code),
             reason: Some(reason.to_owned()),
             backtrace: None,
         }
@@ -424,7 +425,7 @@ impl Managed {
             Status::Starting => (ProcessState::Starting, None, None),
             Status::Running => (ProcessState::Running, None, None),
             Status::Moving | Status::Moved(_) => (ProcessState::Moving, None, None),
-            Status::Ended(end) => (ProcessState::Exited, Some(end.code), end.reason),
+            Status::Ended(end) => (ProcessState::Exited, end.code, end.reason),
         };
         let born = std::time::Duration::from_nanos(self.born_ns);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -542,7 +543,7 @@ impl Thread {
             match outcome {
                 Outcome::Exited(code) => {
                     return Some(End {
-                        code,
+                        code: Some(code),
                         reason: None,
                         backtrace: None,
                     });
@@ -553,7 +554,7 @@ impl Thread {
                     let text = format!("limosa: the program trapped: {reason}\n{}", trap.backtrace);
                     self.managed.log.append_lines(2, &text);
                     return Some(End {
-                        code: TRAPPED,
+                        code: Some(TRAPPED),
                         reason: Some(reason),
                         backtrace: Some(trap.backtrace),
                     });
@@ -639,7 +640,7 @@ pub(super) mod tests {
             moves: 0,
             freezes: 0,
             memory_bytes: 0,
-            code: 0,
+            code: Some(0),
             reason: None,
             log_end: 0,
         };

@@ -10,6 +10,7 @@ pub mod tree;
 
 use crate::node_loop::{Input, LoopHandle};
 use crate::switch::Switch;
+use ends::EndRecord;
 use log::Log;
 use managed::{End, KILLED, Launch, Managed, Origin, Reports, Sealed, Status};
 use node::event::Event;
@@ -17,9 +18,11 @@ use sockets::Sockets;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use wire::{Epoch, MoveId, NodeId, ProcessId};
+use wire::directory::Record;
+use wire::{ArtefactId, Epoch, MoveId, NodeId, ProcessId};
 
 /// Ended processes that stay listed; the oldest go first.
 const MAX_ENDED: usize = 1024;
@@ -57,6 +60,13 @@ struct Table {
 }
 
 impl Table {
+    /// Lists a process that has ended.
+    fn list_ended(&mut self, managed: Arc<Managed>) {
+        self.ended += 1;
+        self.ends.insert(managed.id, self.ended);
+        self.listed.insert(managed.id, managed);
+    }
+
     /// Takes the processes that ended first off the list, if too many have ended or their logs are
     /// too long.
     fn drop_oldest(&mut self, most: usize, most_bytes: usize) -> Vec<ProcessId> {
@@ -85,16 +95,25 @@ fn remembered(switch: &Arc<Switch>, logs: &Path) -> Table {
         let id = record.id;
         let log = Log::ended(&frames, record.log_end);
         let sockets = Sockets::none(switch, id, record.epoch);
-        table.ended += 1;
-        table.ends.insert(id, table.ended);
-        table
-            .listed
-            .insert(id, Managed::remembered(record, log, sockets));
+        table.list_ended(Managed::remembered(record, log, sockets));
     }
     for dropped in table.drop_oldest(MAX_ENDED, MAX_ENDED_BYTES) {
         let _ = std::fs::remove_file(ends::path(logs, dropped));
     }
     table
+}
+
+/// When a process began to write to its log here, or now if that is not known; nanoseconds since
+/// 1970.
+fn born(log: &Path) -> u64 {
+    let metadata = std::fs::metadata(log);
+    let began = metadata.and_then(|metadata| metadata.created().or_else(|_| metadata.modified()));
+    let since = began
+        .unwrap_or_else(|_| SystemTime::now())
+        .duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 impl Processes {
@@ -249,6 +268,46 @@ impl Processes {
         };
         if let Err(error) = ends::write(&self.logs, &record, &managed.log.export().0) {
             tracing::warn!(process = %managed.id, %error, "an ended process will be forgotten when the node ends");
+        }
+    }
+
+    /// The directory says that an earlier life of this node had a process: it went with that. It is
+    /// listed as one that has ended, before its record goes, so that somebody who looks for it finds
+    /// it at any time. Reads and writes small files.
+    pub fn lost(&self, switch: &Arc<Switch>, record: &Record, node: &str) {
+        let id = record.process;
+        if self.get(id).is_some() {
+            // Said before; or it ended, and only its record was left.
+            return;
+        }
+        tracing::warn!(process = %id, name = record.name, "a process was lost in a crash of this node");
+        let path = self.log_path(id);
+        let log = Log::left_in(&path);
+        let end = EndRecord {
+            id,
+            name: record.name.clone(),
+            image: record.image,
+            // What else is not known is as of one that never ran.
+            artefact: ArtefactId::default(),
+            epoch: record.claim.epoch,
+            born_ns: born(&path),
+            moves: 0,
+            freezes: 0,
+            memory_bytes: 0,
+            code: None,
+            reason: Some(format!("lost in a crash of node {node}")),
+            log_end: *log.follow().borrow(),
+        };
+        let sockets = Sockets::none(switch, id, end.epoch);
+        let managed = Managed::remembered(end, log, sockets);
+        let dropped = {
+            let mut table = self.table();
+            table.list_ended(managed.clone());
+            table.drop_oldest(MAX_ENDED, MAX_ENDED_BYTES)
+        };
+        self.remember(&managed);
+        for dropped in dropped {
+            self.remove_files(dropped);
         }
     }
 
