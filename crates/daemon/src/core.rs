@@ -21,8 +21,11 @@ use wire::NodeId;
 use wire::api::ProcessInfo;
 use wire::link::{LinkKind, Secret};
 
-/// How long a dead node may stay so before its clients are given up.
-const GIVING_UP: Duration = Duration::from_secs(60);
+/// How long a dead node may stay so before its clients are given up: as long as an anchor holds its
+/// clients for a dead owner. After that there is nothing left to come back for.
+fn giving_up() -> Duration {
+    gateway::Config::default().dead_timeout
+}
 
 /// The parts of a running node.
 pub struct Core {
@@ -113,7 +116,7 @@ impl Core {
             tokio::select! {
                 () = stop.cancelled() => {}
                 _ = fleet.wait_for(back) => {}
-                () = tokio::time::sleep(GIVING_UP) => switch.node_gone(node),
+                () = tokio::time::sleep(giving_up()) => switch.node_gone(node),
             }
         });
     }

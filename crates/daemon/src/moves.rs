@@ -23,7 +23,6 @@ use crate::processes::sockets::Sockets;
 use crate::store::images::id_of;
 use arrivals::{Arrived, MAX_LUGGAGE};
 use node::event::{Event, Token};
-use overlay::membership::Health;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -532,7 +531,7 @@ impl Receive {
         made.await
             .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
         let thawed = start.elapsed();
-        sockets.give_up_anchors(|anchor| self.core.fleet.borrow().health(anchor) == Health::Dead);
+        sockets.mind_the_dead();
         let name = |anchor| self.core.fleet.borrow().named(anchor).to_string();
         sockets.attached(name).await?;
         tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Node, fleet, guest, within};
+use common::{Echo, Node, fleet, guest, until, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::api::{ProcessState, RunSpec};
 
 async fn run(node: &Node, name: &str, on: Option<&Node>, args: &[&str]) {
@@ -113,4 +114,115 @@ async fn many_processes_removed_by_force_at_once_are_all_gone() {
             assert_eq!(files(node), Vec::<String>::new(), "round {round}");
         }
     }
+}
+
+/// Nobody lists it, and its name can be used.
+async fn is_gone(nodes: &[&Node], name: &str) {
+    for node in nodes {
+        let left = node.client.processes(true).await.unwrap();
+        assert!(left.is_empty(), "{}: {left:?}", node.name());
+    }
+    run(nodes[0], name, None, &["hello", "sleep", "1000000"]).await;
+    nodes[0].client.remove(name, true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_by_force_is_gone_although_its_anchor_is_dead() {
+    // Before the anchor is known to be dead, and after; removed at once, or when it has been killed
+    // or stopped.
+    for (known, before) in [(false, ""), (true, ""), (false, "kill"), (true, "stop")] {
+        let [a, b, c] = fleet().await;
+        let (_, address) = c.serve("echo", "echo", Some("bee")).await;
+        let mut client = Echo::connect(address).await;
+        client.round_trip(10).await;
+        let crashed = c.crash().await;
+        if known {
+            sees_dead(&a, "cat").await;
+            sees_dead(&b, "cat").await;
+        }
+        match before {
+            "kill" => drop(within("kill", a.client.kill("echo")).await.unwrap()),
+            "stop" => {
+                let at_once = Some(0);
+                drop(
+                    within("stop", a.client.stop("echo", at_once))
+                        .await
+                        .unwrap(),
+                );
+            }
+            _ => {}
+        }
+        within("rm", a.client.remove("echo", true)).await.unwrap();
+        is_gone(&[&a, &b], "echo").await;
+        drop(crashed);
+    }
+}
+
+async fn sees_dead(node: &Node, name: &str) {
+    until("it is seen as dead", || async {
+        let nodes = node.client.nodes().await.unwrap();
+        let it = nodes.into_iter().find(|node| node.name == name).unwrap();
+        (it.state == wire::api::NodeState::Dead).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_for_clients_of_a_dead_anchor_keep_no_name() {
+    let [a, b, c] = fleet().await;
+    let (_, address) = c.serve("web", "httpd", Some("bee")).await;
+    let _slow = ended_with_a_slow_client(&a, address).await;
+    let crashed = c.crash().await;
+    // Without force: it is waited for what an anchor that may live may still ask for.
+    sees_dead(&b, "cat").await;
+    within("rm", b.client.remove("web", false)).await.unwrap();
+    is_gone(&[&a, &b], "web").await;
+    drop(crashed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_by_force_breaks_the_connections_that_still_deliver() {
+    let a = Node::first("ant").await;
+    let (_, address) = a.serve("web", "httpd", None).await;
+    let mut slow = ended_with_a_slow_client(&a, address).await;
+    within("rm -f", a.client.remove("web", true)).await.unwrap();
+    is_gone(&[&a], "web").await;
+    let mut rest = Vec::new();
+    let read = within("it breaks", slow.read_to_end(&mut rest)).await;
+    assert!(read.is_err() || rest.len() < LENGTH, "{}", rest.len());
+}
+
+/// Bytes of an answer that is more than all buffers on its way hold but for those of its process.
+const LENGTH: usize = 3_000_000;
+
+/// Lets the process `web` write an answer and end, with a client that does not read it.
+async fn ended_with_a_slow_client(
+    node: &Node,
+    address: std::net::SocketAddr,
+) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut tcp = socket.connect(address).await.unwrap();
+    let requests = format!(
+        "GET /big/{LENGTH} HTTP/1.1\r\nhost: x\r\n\r\nGET /quit HTTP/1.1\r\nhost: x\r\n\r\n"
+    );
+    tcp.write_all(requests.as_bytes()).await.unwrap();
+    // It ends when its own buffer has room for the rest, which then waits there.
+    let mut some = vec![0; 20_000];
+    let ended = until("it ends", || async {
+        let info = node.client.inspect("web").await.ok()?;
+        (info.state == ProcessState::Exited).then_some(info)
+    });
+    let mut ended = std::pin::pin!(ended);
+    loop {
+        tokio::select! {
+            biased;
+            info = &mut ended => {
+                assert_eq!(info.exit_code, Some(0));
+                break;
+            }
+            read = tcp.read_exact(&mut some) => drop(read.unwrap()),
+        }
+    }
+    tcp
 }

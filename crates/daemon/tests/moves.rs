@@ -484,3 +484,46 @@ async fn a_kill_works_at_every_step_of_a_move() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_dies_during_a_move_does_not_keep_the_process_from_moving() {
+    // Before the process is frozen, and after.
+    for phase in ["preparing", "freezing", "sealed"] {
+        let [a, b, c] = fleet().await;
+        let (_, address) = c.serve("echo", "echo", Some("ant")).await;
+        let (_, living) = b.serve("other", "echo", Some("ant")).await;
+        let mut other = Echo::connect(living).await;
+        other.round_trip(10).await;
+        let mut client = Echo::connect(address).await;
+        client.send(200_000).await;
+        client.receive_all().await;
+        let power = c.power();
+        a.steps.at(phase, move || power.cut());
+        let report = migrate(&a, "echo", &b).await;
+        assert!(a.steps.done());
+        let seen = a.sees("echo", ProcessState::Running).await;
+        assert_eq!((seen.node, seen.epoch), (b.ready.node, report.epoch));
+        // It notices that its client is gone, and its neighbour nothing.
+        until("the connection is gone", || async {
+            let info = a.client.inspect("echo").await.unwrap();
+            (info.connections == 0).then_some(())
+        })
+        .await;
+        other.round_trip(1000).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_learns_that_the_clients_of_a_dead_anchor_are_gone() {
+    let [a, _b, c] = fleet().await;
+    let (_, address) = c.serve("echo", "echo", Some("bee")).await;
+    let mut client = Echo::connect(address).await;
+    client.round_trip(10).await;
+    let crashed = c.crash().await;
+    until("the connection is gone", || async {
+        let info = a.client.inspect("echo").await.unwrap();
+        (info.connections == 0).then_some(())
+    })
+    .await;
+    drop(crashed);
+}

@@ -23,6 +23,7 @@ impl World {
                 self.trace(index, || format!("sees host {peer}: {health:?}"));
                 if health == Health::Dead {
                     self.anchors_hear(index, |_| Some(gateway::Event::NodeDead(node)));
+                    self.anchor_dead(index, node);
                 }
             }
             Effect::Store { ticket, change } => {
@@ -208,6 +209,7 @@ impl World {
                             arrival.thawed = Some((memory, side));
                         }
                         self.carry(index);
+                        self.mind_the_dead(index);
                     }
                 }
             }

@@ -9,6 +9,7 @@ use crate::network::Channel;
 use crate::world::{Local, Parcel, World, stream_config};
 use gateway::{Connection, Effect, Event, State};
 use node::{Failure, Reply};
+use overlay::membership::Health;
 use std::time::Duration;
 use stream::{
     End, Io, Side, Status, Transmit, answer_for_missing_anchor, answer_for_missing_process,
@@ -454,6 +455,33 @@ impl World {
             }
             Some(Event::LinkDown(peer))
         });
+    }
+
+    /// A host takes another one for dead. It may be wrong about that, so clients whose streams are
+    /// given up for it may be cut without a fault.
+    pub(crate) fn anchor_dead(&mut self, index: usize, peer: NodeId) {
+        for arrival in self.hosts[index].arrivals.values() {
+            if let Some((_, side)) = &arrival.thawed {
+                let of_peer = side.statuses().filter(|(_, anchor, _)| *anchor == peer);
+                self.cut.extend(of_peer.map(|(stream, ..)| stream));
+            }
+        }
+        self.for_all_sides(index, |side| side.anchor_dead(peer));
+        self.carry(index);
+    }
+
+    /// Who has died before a process came to stand by here does not die again.
+    pub(crate) fn mind_the_dead(&mut self, index: usize) {
+        let Some(node) = &self.hosts[index].node else {
+            return;
+        };
+        let ids = self.hosts.iter().map(|host| host.id);
+        let dead: Vec<NodeId> = ids
+            .filter(|id| node.health(*id) == Some(Health::Dead))
+            .collect();
+        for peer in dead {
+            self.anchor_dead(index, peer);
+        }
     }
 
     fn for_all_sides(&mut self, index: usize, mut act: impl FnMut(&mut Side)) {

@@ -23,15 +23,17 @@ enum Fault {
     TargetDies,
     SourceDies,
     DirectoryDiesAndReturns,
+    AnchorDies,
     LinkLost,
     TargetRefuses,
     Cancelled,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault::TargetDies,
     Fault::SourceDies,
     Fault::DirectoryDiesAndReturns,
+    Fault::AnchorDies,
     Fault::LinkLost,
     Fault::TargetRefuses,
     Fault::Cancelled,
@@ -61,24 +63,29 @@ fn promise_in_source_state(state: source::State, fault: Fault) -> Promise {
         Offering | Preparing | Checking | Freezing | Sealed => match fault {
             TargetDies | LinkLost | TargetRefuses | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
-            DirectoryDiesAndReturns => Promise::Moved,
+            DirectoryDiesAndReturns | AnchorDies => Promise::Moved,
         },
         Proposing => match fault {
             TargetDies | TargetRefuses => Promise::TakenBack,
             SourceDies => Promise::MovedOrLost,
-            DirectoryDiesAndReturns | Cancelled => Promise::Moved,
+            DirectoryDiesAndReturns | AnchorDies | Cancelled => Promise::Moved,
             LinkLost => Promise::Decided,
         },
         Granted => match fault {
             TargetDies => Promise::TakenBack,
-            SourceDies | DirectoryDiesAndReturns | LinkLost | Cancelled => Promise::Moved,
+            SourceDies | DirectoryDiesAndReturns | AnchorDies | LinkLost | Cancelled => {
+                Promise::Moved
+            }
             TargetRefuses => Promise::Decided,
         },
         // The target is dead already.
         TakingBack | Thawing => match fault {
-            TargetDies | DirectoryDiesAndReturns | LinkLost | TargetRefuses | Cancelled => {
-                Promise::TakenBack
-            }
+            TargetDies
+            | DirectoryDiesAndReturns
+            | AnchorDies
+            | LinkLost
+            | TargetRefuses
+            | Cancelled => Promise::TakenBack,
             SourceDies => Promise::Lost,
         },
         Over => over(fault),
@@ -92,18 +99,23 @@ fn promise_in_target_state(state: target::State, fault: Fault) -> Promise {
         Considering | Preparing | Receiving | Ready => match fault {
             TargetDies | LinkLost | TargetRefuses | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
-            DirectoryDiesAndReturns => Promise::Moved,
+            DirectoryDiesAndReturns | AnchorDies => Promise::Moved,
         },
         // The link broke before the source could propose.
         Inquiring | Aborting => match fault {
-            TargetDies | LinkLost | TargetRefuses | DirectoryDiesAndReturns | Cancelled => {
-                Promise::RunsOn
-            }
+            TargetDies
+            | LinkLost
+            | TargetRefuses
+            | DirectoryDiesAndReturns
+            | AnchorDies
+            | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
         },
         Activating => match fault {
             TargetDies => Promise::TakenBack,
-            SourceDies | DirectoryDiesAndReturns | LinkLost | Cancelled => Promise::Moved,
+            SourceDies | DirectoryDiesAndReturns | AnchorDies | LinkLost | Cancelled => {
+                Promise::Moved
+            }
             TargetRefuses => Promise::Decided,
         },
         Over => over(fault),
@@ -116,6 +128,7 @@ fn over(fault: Fault) -> Promise {
         Fault::TargetDies => Promise::Lost,
         Fault::SourceDies
         | Fault::DirectoryDiesAndReturns
+        | Fault::AnchorDies
         | Fault::LinkLost
         | Fault::TargetRefuses
         | Fault::Cancelled => Promise::Moved,
@@ -221,6 +234,8 @@ fn inject(world: &mut World, id: MoveId, fault: Fault) {
             world.crash(DIRECTORY);
             world.boot_later(DIRECTORY, Duration::from_secs(1));
         }
+        // It comes back when all is over, without its clients.
+        Fault::AnchorDies => world.crash(ANCHOR),
         Fault::LinkLost => world.break_link(SOURCE, TARGET, Channel::Control),
         Fault::TargetRefuses => {
             let from = world.hosts[TARGET].id;

@@ -91,6 +91,8 @@ pub struct Side {
     mode: Mode,
     /// The process has ended: it takes no more connections.
     ended: bool,
+    /// Its streams were broken: nobody is to have anything of it any more.
+    killed: bool,
     entries: BTreeMap<StreamId, Entry>,
     listeners: Vec<Queue>,
     /// Streams that have something to send, each once.
@@ -127,6 +129,7 @@ impl Side {
             config,
             mode: Mode::Running,
             ended: false,
+            killed: false,
             entries: BTreeMap::new(),
             listeners: listeners.collect(),
             ready: VecDeque::new(),
@@ -355,8 +358,10 @@ impl Side {
         }
     }
 
-    /// The process was killed or lost: breaks every stream.
+    /// The process was killed or lost, or nobody shall wait any longer for what it wrote: breaks
+    /// every stream.
     pub fn kill(&mut self) {
+        self.killed = true;
         self.end();
         self.with_all(|end| end.abort(ResetReason::ProcessGone));
     }
@@ -364,6 +369,12 @@ impl Side {
     /// Whether there is no stream left, and nothing to send.
     pub fn is_idle(&self) -> bool {
         self.entries.is_empty() && self.answers.is_empty()
+    }
+
+    /// Of a process that has ended: whether nothing that it wrote is to be waited for. It is delivered,
+    /// or the streams were broken; an anchor that has not heard so finds no process any more.
+    pub fn is_delivered(&self) -> bool {
+        self.killed || self.is_idle()
     }
 }
 
@@ -459,6 +470,16 @@ impl Side {
                 end.link_up();
             }
         });
+    }
+
+    /// A node is taken to be dead; it may come back. A process that runs keeps its streams for that.
+    /// One that stands by must not be frozen any longer for clients that are gone in all likelihood,
+    /// and one that has ended has no other business than what its clients still wait for: their
+    /// streams are reset.
+    pub fn anchor_dead(&mut self, node: NodeId) {
+        if self.mode == Mode::StandingBy || self.ended {
+            self.anchor_gone(node);
+        }
     }
 
     /// A node is gone for good, and with it the clients whose anchor it was.

@@ -598,6 +598,48 @@ fn the_clients_of_a_dead_anchor_are_gone() {
 }
 
 #[test]
+fn only_a_process_that_runs_waits_for_a_dead_anchor() {
+    let (_, mut side) = connected(&small());
+    let sealed = side.seal();
+    side.unseal();
+    // One that stands by is not held.
+    let mut moved = target(sealed, 2);
+    moved.attach();
+    moved.anchor_dead(SOURCE);
+    assert!(!moved.all_attached(), "another node's death is no matter");
+    moved.anchor_dead(ANCHOR);
+    assert!(moved.all_attached());
+    moved.resume();
+    assert_eq!(moved.read(STREAM, &mut [0], false), Io::Reset);
+    // One that runs waits for the anchor to come back.
+    side.link_down(ANCHOR);
+    side.anchor_dead(ANCHOR);
+    assert_eq!(side.read(STREAM, &mut [0], false), Io::Blocked);
+    // One that has ended does not.
+    side.write(STREAM, b"last words");
+    side.end();
+    assert!(!side.is_delivered());
+    side.anchor_dead(ANCHOR);
+    assert!(side.is_delivered() && side.is_idle());
+}
+
+#[test]
+fn nobody_waits_for_the_words_of_a_killed_process() {
+    let (_, mut side) = connected(&small());
+    side.link_down(ANCHOR);
+    side.write(STREAM, b"last words");
+    side.end();
+    assert!(!side.is_delivered());
+    side.kill();
+    assert!(side.is_delivered());
+    // Yet an anchor that comes back is told.
+    side.link_up(ANCHOR);
+    let told = side.poll_transmit().unwrap().frame;
+    assert_eq!(told.body, Body::Reset(ResetReason::ProcessGone));
+    assert!(side.is_idle());
+}
+
+#[test]
 fn streams_take_turns() {
     let config = Config {
         data_bytes: 10,

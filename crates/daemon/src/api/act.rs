@@ -7,6 +7,7 @@ use super::resolve::{Found, resolve, without_directory};
 use super::{Answer, Context, Refusal, error, fleet, forward, json, start};
 use crate::core::Core;
 use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
+use crate::processes::sockets::DRAINING;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
@@ -25,7 +26,7 @@ const FREEZING: Duration = Duration::from_secs(30);
 /// How long a killed process may take to end: it may be sealed, with a decision to wait for.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// How long the name of a process that is removed may take to become free.
+/// How long the record of a process that is removed may take to go, and its name with it.
 const RELEASING: Duration = Duration::from_secs(5);
 
 /// What to do.
@@ -219,25 +220,44 @@ async fn remove(core: &Arc<Core>, managed: &Arc<Managed>, force: bool) -> Done {
         let end = End::killed(KILLED, "removed");
         kill(core, managed, end).await?;
     }
-    core.processes.forget(managed.id);
-    // Its record goes when its clients have the last that it wrote; and its name is free only then.
-    let released = async {
-        let (process, epoch) = (managed.id, managed.epoch());
-        let locate = || {
-            core.node
-                .command(move |token| Event::Locate { token, process })
-        };
-        // A later one is of another life.
-        let held = |reply: Result<Reply, Failure>| match reply {
-            Ok(Reply::Located(record)) => record.claim.epoch <= epoch,
-            _ => false,
-        };
-        while !without_directory(core) && held(locate().await) {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+    if force {
+        managed.sockets.cut();
+    }
+    // Its record goes when its clients have the last that it wrote, or are cut off; and its name is
+    // free only then. An answered removal has come to that.
+    let longest = if force {
+        RELEASING
+    } else {
+        DRAINING + RELEASING
     };
-    let _ = tokio::time::timeout(RELEASING, released).await;
+    let released = tokio::time::timeout(longest, released(core, managed));
+    if released.await.is_err() {
+        let message = format!(
+            "process {} has ended, but the directory has not said that its name is free; try again",
+            managed.name
+        );
+        return Err(Refusal::unavailable(message).into());
+    }
+    core.processes.forget(managed.id);
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Waits until the directory has no record of a process that has ended. A directory that does not
+/// answer is not waited for: who wants the name must ask it.
+async fn released(core: &Core, managed: &Managed) {
+    let (process, epoch) = (managed.id, managed.epoch());
+    let locate = || {
+        core.node
+            .command(move |token| Event::Locate { token, process })
+    };
+    // A later one is of another life.
+    let held = |reply: Result<Reply, Failure>| match reply {
+        Ok(Reply::Located(record)) => record.claim.epoch <= epoch,
+        _ => false,
+    };
+    while !without_directory(core) && held(locate().await) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn stop(core: &Arc<Core>, managed: &Arc<Managed>, timeout: Duration) -> Done {

@@ -18,7 +18,7 @@ use wire::{Epoch, NodeId, ProcessId, StreamId};
 /// restore comes later, so that this one says what was slow.
 const ATTACHING: Duration = Duration::from_secs(8);
 /// How long what an ended process wrote may take to reach its clients.
-const DRAINING: Duration = Duration::from_secs(30);
+pub const DRAINING: Duration = Duration::from_secs(30);
 
 /// Why a process gets no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -161,16 +161,15 @@ impl Sockets {
         })
     }
 
-    /// Resets the streams of anchors that are taken to be dead, as their clients are with them: a
-    /// process must not be held where it is by a node that does not answer.
-    pub fn give_up_anchors(&self, dead: impl Fn(NodeId) -> bool) {
+    /// Tells the side which of its anchors are taken to be dead already: those do not die again.
+    pub fn mind_the_dead(&self) {
         self.with(|inner| {
             let statuses = inner.side.statuses();
-            let mut anchors: Vec<NodeId> = statuses.map(|(_, anchor, _)| anchor).collect();
-            anchors.sort_unstable();
-            anchors.dedup();
-            for anchor in anchors.into_iter().filter(|anchor| dead(*anchor)) {
-                inner.side.anchor_gone(anchor);
+            let anchors: BTreeSet<NodeId> = statuses.map(|(_, anchor, _)| anchor).collect();
+            for anchor in anchors {
+                if self.switch.is_dead(anchor) {
+                    inner.side.anchor_dead(anchor);
+                }
             }
         });
         self.wake();
@@ -233,12 +232,19 @@ impl Sockets {
                 inner.side.kill();
             }
         });
+        self.mind_the_dead();
+    }
+
+    /// Of a process that has ended: breaks the connections that still wait for what it wrote.
+    pub fn cut(&self) {
+        self.with(|inner| inner.side.kill());
         self.settled.notify_waiters();
     }
 
-    /// Waits until what an ended process wrote has arrived, though not for ever, and goes.
+    /// Waits until what an ended process wrote has arrived, though not for ever, nor for anchors that
+    /// are dead, nor if it was killed; and goes.
     pub async fn drained(&self) {
-        let _ = timeout(DRAINING, self.until(Side::is_idle)).await;
+        let _ = timeout(DRAINING, self.until(Side::is_delivered)).await;
         let epoch = self.inner().side.epoch();
         self.go(|port| self.switch.remove_process(self.process, port, epoch));
     }
@@ -297,13 +303,18 @@ impl Port for Sockets {
             // If it stands by: who has not answered may not have heard.
             inner.side.attach();
         });
+        // What was left to be said may have been said now.
+        self.settled.notify_waiters();
     }
 
     fn link_down(&self, node: NodeId) {
         self.with(|inner| inner.side.link_down(node));
     }
 
-    fn node_dead(&self, _node: NodeId) {}
+    fn node_dead(&self, node: NodeId) {
+        self.with(|inner| inner.side.anchor_dead(node));
+        self.wake();
+    }
 
     fn node_gone(&self, node: NodeId) {
         self.with(|inner| inner.side.anchor_gone(node));
