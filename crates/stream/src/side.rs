@@ -431,9 +431,25 @@ impl Side {
     /// The process is this node's: goes on, and tells every anchor.
     pub fn resume(&mut self) {
         if matches!(self.mode, Mode::StandingBy | Mode::Running) {
+            if self.mode == Mode::StandingBy {
+                self.tell_given_up();
+            }
             self.mode = Mode::Running;
             self.with_all(End::resume);
             self.let_in();
+        }
+    }
+
+    /// An anchor that was given up while the process stood by may live after all, and could not be told
+    /// then. If it cannot be told now either, it asks when there is a link again.
+    fn tell_given_up(&mut self) {
+        let reset = self.statuses().filter_map(|(id, anchor, status)| match status {
+            Status::Reset(reason @ ResetReason::ClientGone) => Some((id, anchor, reason)),
+            _ => None,
+        });
+        let reset: Vec<_> = reset.collect();
+        for (id, anchor, reason) in reset {
+            self.answer(id, anchor, Body::Reset(reason));
         }
     }
 

@@ -611,6 +611,10 @@ fn only_a_process_that_runs_waits_for_a_dead_anchor() {
     assert!(moved.all_attached());
     moved.resume();
     assert_eq!(moved.read(STREAM, &mut [0], false), Io::Reset);
+    // The anchor may live after all: it is told, now that somebody may.
+    moved.close(STREAM);
+    let mut told = std::iter::from_fn(|| moved.poll_transmit()).map(|sent| sent.frame.body);
+    assert!(told.any(|body| body == Body::Reset(ResetReason::ClientGone)));
     // One that runs waits for the anchor to come back.
     side.link_down(ANCHOR);
     side.anchor_dead(ANCHOR);
