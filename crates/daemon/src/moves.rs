@@ -236,7 +236,13 @@ impl Moves {
     pub fn activate(&mut self, id: MoveId, process: ProcessId, epoch: Epoch) {
         let standing = self.incoming.remove(&id);
         match standing.and_then(|incoming| incoming.standing.get()) {
-            Some(managed) => self.core.processes.adopt(managed, epoch),
+            Some(managed) => {
+                self.core.processes.adopt(managed.clone(), epoch);
+                // Of those that died before it came, nobody else gives its clients up.
+                for anchor in managed.sockets.dead_anchors() {
+                    self.core.give_up_later(anchor);
+                }
+            }
             None => tracing::error!(%process, "a process was activated that does not stand by"),
         }
     }

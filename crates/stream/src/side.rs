@@ -431,25 +431,9 @@ impl Side {
     /// The process is this node's: goes on, and tells every anchor.
     pub fn resume(&mut self) {
         if matches!(self.mode, Mode::StandingBy | Mode::Running) {
-            if self.mode == Mode::StandingBy {
-                self.tell_given_up();
-            }
             self.mode = Mode::Running;
             self.with_all(End::resume);
             self.let_in();
-        }
-    }
-
-    /// An anchor that was given up while the process stood by may live after all, and could not be told
-    /// then. If it cannot be told now either, it asks when there is a link again.
-    fn tell_given_up(&mut self) {
-        let reset = self.statuses().filter_map(|(id, anchor, status)| match status {
-            Status::Reset(reason @ ResetReason::ClientGone) => Some((id, anchor, reason)),
-            _ => None,
-        });
-        let reset: Vec<_> = reset.collect();
-        for (id, anchor, reason) in reset {
-            self.answer(id, anchor, Body::Reset(reason));
         }
     }
 
@@ -489,12 +473,18 @@ impl Side {
     }
 
     /// A node is taken to be dead; it may come back. A process that runs keeps its streams for that.
-    /// One that stands by must not be frozen any longer for clients that are gone in all likelihood,
-    /// and one that has ended has no other business than what its clients still wait for: their
-    /// streams are reset.
+    /// One that stands by must not be frozen any longer for clients that are gone in all likelihood:
+    /// their streams are reset, and the anchor is told so should it live after all. One that has
+    /// ended has no other business than what its clients still wait for.
     pub fn anchor_dead(&mut self, node: NodeId) {
-        if self.mode == Mode::StandingBy || self.ended {
+        if self.ended {
             self.anchor_gone(node);
+        } else if self.mode == Mode::StandingBy {
+            self.with_all(|end| {
+                if end.peer() == node {
+                    end.give_up(ResetReason::ClientGone);
+                }
+            });
         }
     }
 

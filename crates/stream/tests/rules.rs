@@ -599,7 +599,7 @@ fn the_clients_of_a_dead_anchor_are_gone() {
 
 #[test]
 fn only_a_process_that_runs_waits_for_a_dead_anchor() {
-    let (_, mut side) = connected(&small());
+    let (mut end, mut side) = connected(&small());
     let sealed = side.seal();
     side.unseal();
     // One that stands by is not held.
@@ -611,10 +611,13 @@ fn only_a_process_that_runs_waits_for_a_dead_anchor() {
     assert!(moved.all_attached());
     moved.resume();
     assert_eq!(moved.read(STREAM, &mut [0], false), Io::Reset);
-    // The anchor may live after all: it is told, now that somebody may.
+    // The anchor may live after all: it is told once it follows.
     moved.close(STREAM);
-    let mut told = std::iter::from_fn(|| moved.poll_transmit()).map(|sent| sent.frame.body);
-    assert!(told.any(|body| body == Body::Reset(ResetReason::ClientGone)));
+    assert!(!moved.is_idle());
+    moved.link_up(ANCHOR);
+    exchange(&mut end, &mut [(TARGET, &mut moved)]);
+    assert_eq!(end.status(), Status::Reset(ResetReason::ClientGone));
+    assert!(moved.is_idle());
     // One that runs waits for the anchor to come back.
     side.link_down(ANCHOR);
     side.anchor_dead(ANCHOR);

@@ -163,16 +163,22 @@ impl Sockets {
 
     /// Tells the side which of its anchors are taken to be dead already: those do not die again.
     pub fn mind_the_dead(&self) {
+        let dead = self.dead_anchors();
         self.with(|inner| {
-            let statuses = inner.side.statuses();
-            let anchors: BTreeSet<NodeId> = statuses.map(|(_, anchor, _)| anchor).collect();
-            for anchor in anchors {
-                if self.switch.is_dead(anchor) {
-                    inner.side.anchor_dead(anchor);
-                }
+            for anchor in dead {
+                inner.side.anchor_dead(anchor);
             }
         });
         self.wake();
+    }
+
+    /// The anchors of its clients that are taken to be dead.
+    pub fn dead_anchors(&self) -> BTreeSet<NodeId> {
+        let inner = self.inner();
+        let anchors = inner.side.statuses().map(|(_, anchor, _)| anchor);
+        anchors
+            .filter(|anchor| self.switch.is_dead(*anchor))
+            .collect()
     }
 
     async fn until(&self, settled: impl Fn(&Side) -> bool) {

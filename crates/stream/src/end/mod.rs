@@ -608,6 +608,13 @@ impl End {
         self.sealed = false;
     }
 
+    /// The other end is not waited for. It learns so when it can be told.
+    pub(crate) fn give_up(&mut self, reason: ResetReason) {
+        if self.reset.is_none() {
+            self.fail(reason);
+        }
+    }
+
     /// The other end's node is gone for good.
     pub(crate) fn peer_gone(&mut self, reason: ResetReason) {
         if self.reset.is_none() {
