@@ -17,9 +17,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 func serve() error {
+	// A listener that blocks would block all goroutines: Go does not see to that itself here.
+	if err := syscall.SetNonblock(3, true); err != nil {
+		return err
+	}
 	listener, err := net.FileListener(os.NewFile(3, "listener"))
 	if err != nil {
 		return err
