@@ -46,6 +46,20 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
+/// A report and its bars, as one JSON object.
+pub(crate) fn json_with_bars(
+    report: &impl Serialize,
+    bars: &impl Serialize,
+) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct WithBars<R, B> {
+        #[serde(flatten)]
+        report: R,
+        bars: B,
+    }
+    serde_json::to_string_pretty(&WithBars { report, bars })
+}
+
 fn four_digits(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

@@ -4,7 +4,7 @@ use super::depth::Depths;
 use super::latency::Latencies;
 use super::snapshot::{Coding, MIB};
 use crate::harness::{Machine, Skipped};
-use crate::report::{Bar, mark, rounded, table};
+use crate::report::{Bar, json_with_bars, mark, rounded, table};
 use crate::stats::{Line, median, percentile};
 use serde::Serialize;
 use std::fmt::Write;
@@ -187,16 +187,7 @@ impl Report {
 
     /// One JSON object.
     pub fn json(&self) -> Result<String, serde_json::Error> {
-        #[derive(Serialize)]
-        struct WithBars<'a> {
-            #[serde(flatten)]
-            report: &'a Report,
-            bars: Bars,
-        }
-        serde_json::to_string_pretty(&WithBars {
-            report: self,
-            bars: self.bars(),
-        })
+        json_with_bars(self, &self.bars())
     }
 
     /// Tables, and what they come to.

@@ -1,7 +1,7 @@
 //! The figures of `bench overhead`, for programs and for people.
 
 use crate::harness::{Machine, Skipped};
-use crate::report::{Bar, mark, rounded, rounded_if_any, rounded_list, table};
+use crate::report::{Bar, json_with_bars, mark, rounded, rounded_if_any, rounded_list, table};
 use crate::stats::geometric_mean;
 use serde::Serialize;
 use std::fmt::Write;
@@ -188,16 +188,7 @@ impl Report {
 
     /// One JSON object.
     pub fn json(&self) -> Result<String, serde_json::Error> {
-        #[derive(Serialize)]
-        struct WithBars<'a> {
-            #[serde(flatten)]
-            report: &'a Report,
-            bars: Bars,
-        }
-        serde_json::to_string_pretty(&WithBars {
-            report: self,
-            bars: self.bars(),
-        })
+        json_with_bars(self, &self.bars())
     }
 
     /// A table, and what it comes to.
