@@ -1,7 +1,7 @@
 //! Building a file tree for a process, and reading one back.
 
 use std::collections::BTreeMap;
-use wire::snapshot::{FileTree, Inode, InodeKind};
+use wire::snapshot::{Content, Directory, FileTree, Inode, InodeKind};
 
 const ROOT: u64 = 1;
 const MAX_NAME_BYTES: usize = 255;
@@ -39,7 +39,7 @@ impl TreeBuilder {
             next: ROOT,
         };
         let mut builder = TreeBuilder { tree, now_ns };
-        builder.insert(directory(ROOT));
+        builder.insert(InodeKind::Directory(Directory::new(ROOT)));
         builder
     }
 
@@ -52,7 +52,7 @@ impl TreeBuilder {
 
     /// Adds a regular file.
     pub fn file(&mut self, path: &[u8], bytes: Vec<u8>) -> Result<&mut Self, FilesError> {
-        self.add(path, InodeKind::File(bytes))
+        self.add(path, InodeKind::File(Content::from(bytes.as_slice())))
     }
 
     /// Adds a symbolic link.
@@ -82,10 +82,13 @@ impl TreeBuilder {
         for part in parts {
             at = match self.entry(at, part) {
                 Some(inode) => inode,
-                None => self.hang(at, part.clone(), directory(at)),
+                None => {
+                    let made = InodeKind::Directory(Directory::new(at));
+                    self.hang(at, part.clone(), made)
+                }
             };
             let node = self.tree.inodes.get(&at).map(|inode| &inode.node);
-            if !matches!(node, Some(InodeKind::Directory { .. })) {
+            if !matches!(node, Some(InodeKind::Directory(_))) {
                 return Err(taken(path));
             }
         }
@@ -94,7 +97,7 @@ impl TreeBuilder {
 
     fn entry(&self, directory: u64, name: &[u8]) -> Option<u64> {
         match &self.tree.inodes.get(&directory)?.node {
-            InodeKind::Directory { entries, .. } => entries.get(name).copied(),
+            InodeKind::Directory(directory) => Some(directory.entries.get(name)?.inode),
             _ => None,
         }
     }
@@ -116,20 +119,13 @@ impl TreeBuilder {
     fn hang(&mut self, holder: u64, name: Vec<u8>, node: InodeKind) -> u64 {
         let number = self.insert(node);
         if let Some(Inode {
-            node: InodeKind::Directory { entries, .. },
+            node: InodeKind::Directory(directory),
             ..
         }) = self.tree.inodes.get_mut(&holder)
         {
-            entries.insert(name, number);
+            directory.insert(name, number);
         }
         number
-    }
-}
-
-fn directory(parent: u64) -> InodeKind {
-    InodeKind::Directory {
-        entries: BTreeMap::new(),
-        parent,
     }
 }
 
@@ -154,16 +150,16 @@ fn split(path: &[u8]) -> Result<Vec<Vec<u8>>, FilesError> {
 }
 
 /// The content of the regular file at `path` in `tree`, if there is one. Links are not followed.
-pub fn read_file<'a>(tree: &'a FileTree, path: &[u8]) -> Option<&'a [u8]> {
+pub fn read_file(tree: &FileTree, path: &[u8]) -> Option<Vec<u8>> {
     let mut at = ROOT;
     for part in split(path).ok()? {
         match &tree.inodes.get(&at)?.node {
-            InodeKind::Directory { entries, .. } => at = *entries.get(&part)?,
+            InodeKind::Directory(directory) => at = directory.entries.get(&part)?.inode,
             _ => return None,
         }
     }
     match &tree.inodes.get(&at)?.node {
-        InodeKind::File(bytes) => Some(bytes),
+        InodeKind::File(content) => Some(content.to_vec()),
         _ => None,
     }
 }
@@ -191,7 +187,7 @@ mod tests {
             Err(FilesError::Path { .. })
         ));
         let tree = builder.build();
-        assert_eq!(read_file(&tree, b"/a/./b//c.txt"), Some(&b"hello"[..]));
+        assert_eq!(read_file(&tree, b"/a/./b//c.txt"), Some(b"hello".to_vec()));
         assert_eq!(read_file(&tree, b"/a/b"), None);
         assert_eq!(read_file(&tree, b"/a/l"), None);
     }

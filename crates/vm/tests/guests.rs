@@ -84,7 +84,7 @@ fn files_are_the_same_and_travel() {
     assert!(read_file(&report.files, b"/keep/result").is_some());
     assert_eq!(
         read_file(&report.files, b"/keep/before"),
-        Some(&b"from outside"[..])
+        Some(b"from outside".to_vec())
     );
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use vm::ports::{Clock, Entropy, Io, Network, Ports, Readiness, Stdio};
 use vm::{Control, Image, Outcome, Process, Spec, ThawError};
 use wire::snapshot::{
-    Descriptor, GlobalValue, Listener, PageKind, Phase, Run, Snapshot, Stream, Target,
+    Content, Descriptor, GlobalValue, InodeKind, Listener, PageKind, Phase, Run, Snapshot, Stream,
+    Target,
 };
 use wire::{ArtefactId, ImageId, NodeId, StreamId};
 
@@ -244,6 +245,20 @@ fn each_lie_is_named() {
                 inode: 1,
                 position: 0,
             };
+        }),
+        ("count its entries", |s| {
+            let root = s.kernel.files.inodes.get_mut(&1).unwrap();
+            let InodeKind::Directory(root) = &mut root.node else {
+                panic!("no directory");
+            };
+            root.next = 0;
+        }),
+        ("larger than", |s| {
+            let mut content = Content::default();
+            content.resize(u64::MAX);
+            let files = s.kernel.files.inodes.values_mut();
+            let mut files = files.filter(|inode| matches!(inode.node, InodeKind::File(_)));
+            files.next().unwrap().node = InodeKind::File(content);
         }),
         ("root directory", |s| drop(s.kernel.files.inodes.remove(&1))),
         ("not in use", |s| s.kernel.files.next = 2),

@@ -2,10 +2,12 @@
 
 use super::abi::{Call, Errno, clockid};
 use super::guest::Guest;
+use super::waiting::{Blocking, Step, Wait};
 use super::{Kernel, MONOTONIC_ORIGIN_NS};
+use wire::snapshot::Pending;
 
-/// Bytes of entropy that are asked for at once.
-const ENTROPY_CHUNK: usize = 1 << 16;
+/// Bytes of entropy that are asked for at once: some tenths of a millisecond.
+const ENTROPY_PIECE: usize = 1 << 16;
 
 fn write_sizes(strings: &[Vec<u8>], guest: &mut Guest<'_>, count: u32, size: u32) -> Call {
     let bytes: usize = strings.iter().map(|string| string.len() + 1).sum();
@@ -94,11 +96,48 @@ impl Kernel {
     pub(super) fn now_ns(&self) -> u64 {
         self.ports.clock.realtime_ns()
     }
+}
 
-    pub(super) fn random_get(&self, guest: &mut Guest<'_>, buffer: u32, length: u32) -> Call {
-        for chunk in guest.bytes_mut(buffer, length)?.chunks_mut(ENTROPY_CHUNK) {
-            self.ports.entropy.fill(chunk);
+/// `random_get`. Frozen on the way, it goes on where it was: bytes that are drawn once are not drawn
+/// again.
+pub(super) struct RandomGet {
+    buffer: u32,
+    length: u32,
+    /// Bytes filled, once it has begun.
+    filled: Option<u32>,
+}
+
+impl RandomGet {
+    pub(super) fn new(buffer: u32, length: u32) -> RandomGet {
+        RandomGet {
+            buffer,
+            length,
+            filled: None,
         }
-        Ok(())
+    }
+}
+
+impl Blocking for RandomGet {
+    fn attempt(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Call<Step> {
+        let filled = *self.filled.get_or_insert(match kernel.pending {
+            Some(Pending::Random { filled }) => filled,
+            _ => 0,
+        });
+        let bytes = guest.bytes_mut(self.buffer, self.length)?;
+        let rest = bytes.get_mut(filled as usize..).unwrap_or_default();
+        let piece = rest.len().min(ENTROPY_PIECE);
+        kernel.ports.entropy.fill(&mut rest[..piece]);
+        if piece < rest.len() {
+            self.filled = Some(filled + piece as u32);
+            return Ok(Step::Block(Wait::TURN));
+        }
+        Ok(Step::Done)
+    }
+
+    fn freeze(&mut self, kernel: &mut Kernel) {
+        // Frozen before the first attempt, it has nothing to add to what an earlier issue left.
+        if let Some(filled) = self.filled.take() {
+            kernel.pending = Some(Pending::Random { filled });
+        }
     }
 }

@@ -10,8 +10,15 @@ use wire::snapshot::{Descriptor, Target};
 const PREOPEN_DIRECTORY: u8 = 0;
 const PREOPEN_OTHER: u8 = 1;
 
-/// The device number of the private tree.
-const DEVICE: u64 = 1;
+/// Descriptors that a process can have whatever its limit says: what is done to each of them takes
+/// well under a millisecond for all.
+pub(super) const MAX_DESCRIPTORS: u32 = 1 << 16;
+
+/// Device numbers: the private tree, standard streams, listeners, connections.
+const TREE_DEVICE: u64 = 1;
+const STDIO_DEVICE: u64 = 2;
+const LISTENER_DEVICE: u64 = 3;
+const SOCKET_DEVICE: u64 = 4;
 
 impl Kernel {
     pub(super) fn descriptor(&self, descriptor: u32) -> Call<&Descriptor> {
@@ -22,9 +29,21 @@ impl Kernel {
         self.descriptors.get_mut(&descriptor).ok_or(Errno::BADF)
     }
 
+    /// A descriptor that has the right, or all of the rights, `needed`. Reading and writing without
+    /// the right is what POSIX programs know from a descriptor that was opened for the other.
+    pub(super) fn permitted(&self, descriptor: u32, needed: u64) -> Call<&Descriptor> {
+        let state = self.descriptor(descriptor)?;
+        match needed & !state.rights_base {
+            0 => Ok(state),
+            missing if missing & (rights::FD_READ | rights::FD_WRITE) != 0 => Err(Errno::BADF),
+            _ => Err(Errno::NOTCAPABLE),
+        }
+    }
+
     /// The lowest free number, if the limit allows one more.
     pub(super) fn free_descriptor(&self) -> Call<u32> {
-        if self.descriptors.len() >= self.limits.descriptors as usize {
+        let limit = self.limits.descriptors.min(MAX_DESCRIPTORS);
+        if self.descriptors.len() >= limit as usize {
             return Err(Errno::MFILE);
         }
         let used = self.descriptors.keys();
@@ -32,20 +51,24 @@ impl Kernel {
         Ok(free.map_or(self.descriptors.len() as u32, |(_, number)| number))
     }
 
-    /// The inode of a directory descriptor.
-    pub(super) fn directory(&self, descriptor: u32) -> Call<u64> {
+    /// The inode of a directory's descriptor that has all of `needed`.
+    pub(super) fn directory(&self, descriptor: u32, needed: u64) -> Call<u64> {
         match self.descriptor(descriptor)?.target {
-            Target::Directory { inode, .. } => Ok(inode),
+            Target::Directory { inode, .. } => {
+                self.permitted(descriptor, needed)?;
+                Ok(inode)
+            }
             _ => Err(Errno::NOTDIR),
         }
     }
 
     /// The inode and position of a regular file's descriptor that has all of `needed`.
     pub(super) fn file(&self, descriptor: u32, needed: u64) -> Call<(u64, u64)> {
-        let state = self.descriptor(descriptor)?;
-        match state.target {
-            Target::File { .. } if state.rights_base & needed != needed => Err(Errno::BADF),
-            Target::File { inode, position } => Ok((inode, position)),
+        match self.descriptor(descriptor)?.target {
+            Target::File { inode, position } => {
+                self.permitted(descriptor, needed)?;
+                Ok((inode, position))
+            }
             Target::Directory { .. } => Err(Errno::ISDIR),
             _ => Err(Errno::SPIPE),
         }
@@ -131,6 +154,7 @@ impl Kernel {
         descriptor: u32,
         flags: u32,
     ) -> Call {
+        self.permitted(descriptor, rights::FD_FDSTAT_SET_FLAGS)?;
         let state = self.descriptor_mut(descriptor)?;
         match u16::try_from(flags) {
             Ok(flags) if flags & !fdflags::ALL == 0 => {
@@ -159,22 +183,29 @@ impl Kernel {
     }
 
     pub(super) fn fd_filestat_get(&self, guest: &mut Guest<'_>, descriptor: u32, out: u32) -> Call {
-        let state = self.descriptor(descriptor)?;
-        match inode_of(state) {
-            Some(inode) => self.write_filestat(guest, inode, out),
-            None => {
-                let record = Record::<FILESTAT_BYTES>::new()
-                    .put(16, &[self.filetype_of(state)])
-                    .put(24, &1u64.to_le_bytes());
-                guest.write(out, &record.0)
+        let state = self.permitted(descriptor, rights::FD_FILESTAT_GET)?;
+        let (device, number) = match state.target {
+            Target::File { inode, .. } | Target::Directory { inode, .. } => {
+                return self.write_filestat(guest, inode, out);
             }
-        }
+            Target::Stdin => (STDIO_DEVICE, 1),
+            Target::Stdout => (STDIO_DEVICE, 2),
+            Target::Stderr => (STDIO_DEVICE, 3),
+            Target::Listener(index) => (LISTENER_DEVICE, u64::from(index) + 1),
+            Target::Socket(stream) => (SOCKET_DEVICE, stream.0),
+        };
+        let record = Record::<FILESTAT_BYTES>::new()
+            .put(0, &device.to_le_bytes())
+            .put(8, &number.to_le_bytes())
+            .put(16, &[self.filetype_of(state)])
+            .put(24, &1u64.to_le_bytes());
+        guest.write(out, &record.0)
     }
 
     pub(super) fn write_filestat(&self, guest: &mut Guest<'_>, inode: u64, out: u32) -> Call {
         let state = self.tree.inode(inode)?;
         let record = Record::<FILESTAT_BYTES>::new()
-            .put(0, &DEVICE.to_le_bytes())
+            .put(0, &TREE_DEVICE.to_le_bytes())
             .put(8, &inode.to_le_bytes())
             .put(16, &[self.tree.filetype(inode)])
             .put(24, &state.links.to_le_bytes())
@@ -224,11 +255,12 @@ impl Kernel {
 
     /// Nothing to do: the tree is memory, and what is sent is sent.
     pub(super) fn fd_sync(&self, _: &mut Guest<'_>, descriptor: u32) -> Call {
-        self.descriptor(descriptor).map(|_| ())
+        self.permitted(descriptor, rights::FD_SYNC).map(|_| ())
     }
 
-    pub(super) fn fd_datasync(&self, guest: &mut Guest<'_>, descriptor: u32) -> Call {
-        self.fd_sync(guest, descriptor)
+    /// The same.
+    pub(super) fn fd_datasync(&self, _: &mut Guest<'_>, descriptor: u32) -> Call {
+        self.permitted(descriptor, rights::FD_DATASYNC).map(|_| ())
     }
 }
 
@@ -243,16 +275,25 @@ pub(crate) fn newborn(listeners: u16, preopens: &[Vec<u8>]) -> Vec<Descriptor> {
     });
     let targets = streams.into_iter().chain(listeners).chain(directories);
     let descriptor = |target| {
-        let directory = matches!(target, Target::Directory { .. });
+        let (rights_base, rights_inheriting) = rights_of_newborn(&target);
         Descriptor {
             target,
             flags: 0,
-            rights_base: match directory {
-                true => rights::ALL,
-                false => rights::ALL & !rights::NOT_FOR_STREAMS,
-            },
-            rights_inheriting: rights::ALL,
+            rights_base,
+            rights_inheriting,
         }
     };
     targets.map(descriptor).collect()
+}
+
+/// What a descriptor may be used for at most, and what those opened through it may.
+fn rights_of_newborn(target: &Target) -> (u64, u64) {
+    match target {
+        Target::Stdin => (rights::INPUT, 0),
+        Target::Stdout | Target::Stderr => (rights::OUTPUT, 0),
+        Target::File { .. } => (rights::FILE, 0),
+        Target::Directory { .. } => (rights::DIRECTORY, rights::DIRECTORY | rights::FILE),
+        Target::Listener(_) => (rights::LISTENER, rights::SOCKET),
+        Target::Socket(_) => (rights::SOCKET, 0),
+    }
 }

@@ -1,9 +1,10 @@
 //! What a guest can import: the 46 functions of WASI preview 1, their types, and which of them
-//! may block and therefore freeze.
+//! may block, or take long, and therefore freeze.
 
 use super::Kernel;
-use super::abi::{Call, Errno};
-use super::files::Open;
+use super::abi::{Call, Errno, signal};
+use super::context::RandomGet;
+use super::files::{Allocate, Open, ReadDirectory};
 use super::guest::Guest;
 use super::poll::{PollOneoff, Yield};
 use super::sockets::{Accept, Receive, Send};
@@ -71,7 +72,7 @@ macro_rules! calls {
         at_once { $($name:ident($($arg:ident: $type:ty),*) => $($pass:expr),*;)* }
         blocking { $($wait:ident($($wait_arg:ident: $wait_type:ty),*) => $state:expr;)* }
     ) => {
-        /// The functions that may freeze: those that may block.
+        /// The functions that may freeze: those that may block or take long.
         pub(crate) const FREEZING: &[&str] = &[$(stringify!($wait)),*];
 
         /// Parameters and results of the function of that name, if there is one.
@@ -80,6 +81,7 @@ macro_rules! calls {
                 $(stringify!($name) => vec![$(<$type as Parameter>::SLOT),*],)*
                 $(stringify!($wait) => vec![$(<$wait_type as Parameter>::SLOT),*],)*
                 "proc_exit" => return Some((vec![Slot::I32], vec![])),
+                "proc_raise" => vec![Slot::I32],
                 _ => return None,
             };
             Some((parameters, vec![Slot::I32]))
@@ -107,11 +109,19 @@ macro_rules! calls {
                     Err(ExitStatus(status.cast_signed()).into())
                 },
             )?;
+            linker.func_wrap(
+                MODULE,
+                "proc_raise",
+                |mut caller: Caller<'_, Context>, signal: u32| -> wasmtime::Result<u32> {
+                    let result = raise(signal)?;
+                    enter(&mut caller, |_, _| result)
+                },
+            )?;
             Ok(())
         }
 
         #[cfg(test)]
-        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($wait),)* "proc_exit"];
+        const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($wait),)* "proc_exit", "proc_raise"];
     };
 }
 
@@ -123,11 +133,8 @@ calls! {
         environ_sizes_get(count: u32, size: u32) => count, size;
         clock_res_get(clock: u32, out: u32) => clock, out;
         clock_time_get(clock: u32, precision: u64, out: u32) => clock, precision, out;
-        random_get(buffer: u32, length: u32) => buffer, length;
-        proc_raise(signal: u32) => signal;
 
         fd_advise(fd: u32, offset: u64, length: u64, advice: u32) => fd, offset, length, advice;
-        fd_allocate(fd: u32, offset: u64, length: u64) => fd, offset, length;
         fd_close(fd: u32) => fd;
         fd_datasync(fd: u32) => fd;
         fd_fdstat_get(fd: u32, out: u32) => fd, out;
@@ -143,8 +150,6 @@ calls! {
         fd_prestat_dir_name(fd: u32, buffer: u32, length: u32) => fd, buffer, length;
         fd_pwrite(descriptor: u32, list: u32, count: u32, offset: u64, out: u32)
             => Vectored { descriptor, list, count, out }, offset;
-        fd_readdir(fd: u32, buffer: u32, length: u32, cookie: u64, out: u32)
-            => fd, (buffer, length), cookie, out;
         fd_renumber(from: u32, to: u32) => from, to;
         fd_seek(fd: u32, offset: u64, whence: u32, out: u32) => fd, offset, whence, out;
         fd_sync(fd: u32) => fd;
@@ -182,6 +187,11 @@ calls! {
         sock_shutdown(fd: u32, how: u32) => fd, how;
     }
     blocking {
+        fd_allocate(descriptor: u32, offset: u64, length: u64)
+            => Allocate { descriptor, offset, length, begun: None };
+        fd_readdir(descriptor: u32, buffer: u32, length: u32, cookie: u64, out: u32)
+            => ReadDirectory { descriptor, buffer, length, out, cookie, used: 0 };
+        random_get(buffer: u32, length: u32) => RandomGet::new(buffer, length);
         fd_read(descriptor: u32, list: u32, count: u32, out: u32)
             => Read::new(Vectored { descriptor, list, count, out });
         fd_write(descriptor: u32, list: u32, count: u32, out: u32)
@@ -198,10 +208,15 @@ calls! {
     }
 }
 
-impl Kernel {
-    /// There are no signals.
-    fn proc_raise(&self, _: &mut Guest<'_>, _signal: u32) -> Call {
-        Err(Errno::NOSYS)
+/// What becomes of a process that raises a signal: there are no handlers in preview 1, so what
+/// POSIX does by default. Nothing stops a process in its place.
+fn raise(signal: u32) -> Result<Call, ExitStatus> {
+    match signal {
+        signal::NONE | signal::CHLD | signal::CONT | signal::URG | signal::WINCH => Ok(Ok(())),
+        signal::STOP..=signal::TTOU => Ok(Err(Errno::NOTSUP)),
+        // As a shell tells it.
+        1..=signal::SYS => Err(ExitStatus(128 + signal.cast_signed())),
+        _ => Ok(Err(Errno::INVAL)),
     }
 }
 
@@ -233,5 +248,21 @@ mod tests {
     fn preview_1_is_complete() {
         assert_eq!(NAMES.len(), 46);
         assert!(NAMES.iter().all(|name| signature(name).is_some()));
+    }
+
+    #[test]
+    fn a_signal_ends_the_process_or_is_ignored_as_by_default() {
+        let ends = |number| raise(number).err().map(|ExitStatus(status)| status);
+        assert_eq!(
+            [ends(6), ends(9), ends(15), ends(30)],
+            [134, 137, 143, 158].map(Some)
+        );
+        for ignored in [0, 16, 17, 22, 27] {
+            assert_eq!(raise(ignored).ok(), Some(Ok(())));
+        }
+        for (number, error) in [(18, Errno::NOTSUP), (21, Errno::NOTSUP), (31, Errno::INVAL)] {
+            assert_eq!(raise(number).ok(), Some(Err(error)));
+        }
+        assert_eq!(raise(u32::MAX).ok(), Some(Err(Errno::INVAL)));
     }
 }

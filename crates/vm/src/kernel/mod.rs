@@ -7,8 +7,11 @@
 //!
 //! A call either takes effect or gives an error, never both; pointers are checked before effects.
 //! A blocking call that has made progress returns it. Only a call without any effect yet freezes;
-//! it is issued again at thaw, with the same arguments. The one thing that is kept of such a call
-//! is when the relative timeouts of `poll_oneoff` end ([`Pending`]).
+//! it is issued again at thaw, with the same arguments. What is kept of such a call ([`Pending`]) is
+//! when the relative timeouts of `poll_oneoff` end, and how far `random_get` has come.
+//!
+//! No call keeps a freeze waiting: what may take more than some tenths of a millisecond works in
+//! pieces, and looks between them whether the process is asked to freeze.
 
 mod abi;
 mod context;
@@ -123,7 +126,7 @@ impl Kernel {
         if strings().any(|string| string.contains(&0)) {
             return Err(KernelError::ZeroInString);
         }
-        let limit = state.limits.descriptors;
+        let limit = state.limits.descriptors.min(descriptors::MAX_DESCRIPTORS);
         if state.descriptors.len() > limit as usize {
             let count = state.descriptors.len();
             return Err(KernelError::Descriptors { count, limit });
@@ -189,6 +192,7 @@ impl Kernel {
     /// Notes that a host call has completed: nothing is kept of an earlier issue of it.
     fn completed(&mut self) {
         self.pending = None;
+        self.tree.free_some();
         self.ports.clock.host_call_completed();
     }
 }

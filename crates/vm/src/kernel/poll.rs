@@ -15,6 +15,9 @@ const ABSOLUTE: u16 = 1;
 const HANGUP: u16 = 1;
 /// Subscriptions of one call.
 const MAX_SUBSCRIPTIONS: u32 = 1 << 14;
+/// Subscriptions that are looked at before the next look at whether the process is asked to
+/// freeze: some tens of microseconds.
+const LOOKS_AT_ONCE: u32 = 1 << 10;
 
 /// `poll_oneoff`.
 pub(super) struct PollOneoff {
@@ -54,12 +57,10 @@ impl PollOneoff {
         let clock = u32_at(subscription, 16);
         match (clock, absolute) {
             (clockid::REALTIME | clockid::MONOTONIC, false) => {
-                let known = self
-                    .deadlines
-                    .iter()
-                    .flatten()
-                    .find(|known| known.0 == index);
-                let since_birth = known.map_or(u64::MAX, |known| known.1);
+                let known = self.deadlines.as_deref().unwrap_or_default();
+                let found = known.binary_search_by_key(&index, |known| known.0);
+                let since_birth = found.ok().and_then(|at| known.get(at));
+                let since_birth = since_birth.map_or(u64::MAX, |known| known.1);
                 Ok(kernel.port_deadline_ns(since_birth))
             }
             (clockid::MONOTONIC, true) => {
@@ -122,9 +123,12 @@ impl PollOneoff {
 impl Kernel {
     fn poll_read(&self, descriptor: u32) -> Call<State> {
         let state = self.descriptor(descriptor)?;
-        if state.rights_base & rights::FD_READ == 0 {
-            return Err(Errno::BADF);
-        }
+        // A directory has no right to be read like a file; as in POSIX it never blocks.
+        let needed = match state.target {
+            Target::Directory { .. } => rights::POLL_FD_READWRITE,
+            _ => rights::POLL_FD_READWRITE | rights::FD_READ,
+        };
+        self.permitted(descriptor, needed)?;
         Ok(match state.target {
             Target::Stdin if self.ports.stdio.readable() => READY,
             Target::Stdin => State::Waits(Wait::STDIO),
@@ -159,8 +163,8 @@ impl Kernel {
 
     fn poll_write(&self, descriptor: u32) -> Call<State> {
         let state = self.descriptor(descriptor)?;
-        if state.rights_base & rights::FD_WRITE == 0 {
-            return Err(Errno::BADF);
+        if !matches!(state.target, Target::Listener(_)) {
+            self.permitted(descriptor, rights::POLL_FD_READWRITE | rights::FD_WRITE)?;
         }
         Ok(match state.target {
             Target::Stdout | Target::Stderr | Target::File { .. } => READY,
@@ -196,6 +200,11 @@ impl Blocking for PollOneoff {
                 bytes,
                 hangup,
             };
+            if index % LOOKS_AT_ONCE == LOOKS_AT_ONCE - 1 && kernel.control.wants_freeze() {
+                // What was found is told, if anything was; else the freeze comes first.
+                wait.turn = true;
+                break;
+            }
             match self.look(kernel, index, subscription) {
                 State::Ready { bytes, hangup } => events.push(event(None, bytes, hangup)),
                 State::Failed(error) => events.push(event(Some(error), 0, false)),

@@ -26,6 +26,7 @@ impl Kernel {
 
     pub(super) fn sock_shutdown(&self, _: &mut Guest<'_>, descriptor: u32, how: u32) -> Call {
         let stream = self.socket(descriptor)?;
+        self.permitted(descriptor, rights::SOCK_SHUTDOWN)?;
         if how == 0 || how & !(SHUTDOWN_READ | SHUTDOWN_WRITE) != 0 {
             return Err(Errno::INVAL);
         }
@@ -51,12 +52,13 @@ impl Blocking for Accept {
             Target::Socket(_) => return Err(Errno::INVAL),
             _ => return Err(Errno::NOTSOCK),
         };
+        kernel.permitted(self.descriptor, rights::SOCK_ACCEPT)?;
         let flags = match u16::try_from(self.flags) {
             Ok(flags) if flags & !fdflags::NONBLOCK == 0 => flags,
             _ => return Err(Errno::INVAL),
         };
         let nonblocking = holder.flags & fdflags::NONBLOCK != 0;
-        let rights_base = holder.rights_inheriting & rights::ALL & !rights::NOT_FOR_STREAMS;
+        let rights_base = holder.rights_inheriting & rights::SOCKET;
         let number = kernel.free_descriptor()?;
         let Some(stream) = kernel.ports.network.accept(listener) else {
             return match nonblocking {
@@ -68,7 +70,7 @@ impl Blocking for Accept {
             target: Target::Socket(stream),
             flags,
             rights_base,
-            rights_inheriting: rights_base,
+            rights_inheriting: 0,
         };
         kernel.descriptors.insert(number, descriptor);
         guest.write_u32(self.out, number)?;

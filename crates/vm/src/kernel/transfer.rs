@@ -1,10 +1,12 @@
 //! Reading and writing: files, standard streams, connections.
 //!
 //! A blocking read returns what is there, at least a byte; a blocking write goes on until all is
-//! written. Asked to freeze on the way, both return what they have done so far.
+//! written. Asked to freeze on the way, all return what they have done so far; long ones look for
+//! that after every piece of a megabyte.
 
 use super::Kernel;
-use super::abi::{Call, Errno, fdflags, rights};
+use super::abi::{Call, Errno, PIECE_BYTES, fdflags, rights};
+use super::files::MAX_FILE_BYTES;
 use super::guest::{Buffers, Guest};
 use super::waiting::{Blocking, Step, Wait};
 use crate::ports::Io;
@@ -53,6 +55,14 @@ impl Channel {
             _ => Wait::STDIO,
         }
     }
+}
+
+/// What is left of `buffers` after `skip` bytes, in pieces that are moved at once.
+fn pieces(buffers: &Buffers, skip: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    rest(buffers, skip).flat_map(|buffer| {
+        let starts = buffer.clone().step_by(PIECE_BYTES);
+        starts.map(move |start| start..buffer.end.min(start + PIECE_BYTES))
+    })
 }
 
 /// What is left of `buffers` after `skip` bytes.
@@ -136,7 +146,10 @@ impl Read {
             };
         }
         let mut ended = false;
-        for buffer in rest(buffers, self.moved) {
+        for buffer in pieces(buffers, self.moved) {
+            if self.moved > 0 && kernel.control.wants_freeze() {
+                break;
+            }
             let length = buffer.len();
             match read_once(kernel, channel, guest.slice_mut(buffer)?, false) {
                 Io::Done(count) => {
@@ -188,22 +201,22 @@ impl Blocking for Read {
             guest.range(flags_out, 2)?;
         }
         let descriptor = kernel.descriptor(self.call.descriptor)?;
-        if descriptor.rights_base & rights::FD_READ == 0 {
-            return Err(Errno::BADF);
-        }
+        match descriptor.target {
+            Target::Directory { .. } => return Err(Errno::ISDIR),
+            Target::Listener(_) => return Err(Errno::NOTCONN),
+            _ => kernel.permitted(self.call.descriptor, rights::FD_READ)?,
+        };
         let nonblocking = descriptor.flags & fdflags::NONBLOCK != 0;
         let channel = match descriptor.target {
             Target::Stdin => Channel::Stdin,
             Target::Socket(stream) => Channel::Socket(stream),
             Target::File { inode, position } => {
                 let moved = read_file(kernel, guest, inode, position, &buffers)?;
-                let end = position + moved as u64;
+                let end = position.saturating_add(moved as u64);
                 kernel.set_position(self.call.descriptor, end);
                 return self.done(guest, moved);
             }
-            Target::Directory { .. } => return Err(Errno::ISDIR),
-            Target::Listener(_) => return Err(Errno::NOTCONN),
-            Target::Stdout | Target::Stderr => return Err(Errno::BADF),
+            _ => return Err(Errno::BADF),
         };
         self.read_channel(kernel, guest, &buffers, channel, nonblocking)
     }
@@ -215,22 +228,24 @@ impl Blocking for Read {
 }
 
 fn read_file(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     guest: &mut Guest<'_>,
     inode: u64,
     position: u64,
     buffers: &Buffers,
 ) -> Call<usize> {
     let mut moved = 0;
-    for buffer in rest(buffers, 0) {
+    for buffer in pieces(buffers, 0) {
         let length = buffer.len();
         let at = position.saturating_add(moved as u64);
         let count = kernel.tree.read(inode, at, guest.slice_mut(buffer)?)?;
         moved += count;
-        if count < length {
+        if count < length || kernel.control.wants_freeze() {
             break;
         }
     }
+    let now = kernel.now_ns();
+    kernel.tree.touch_accessed(inode, now);
     Ok(moved)
 }
 
@@ -253,7 +268,10 @@ impl Write {
         channel: Channel,
         nonblocking: bool,
     ) -> Call<Step> {
-        for buffer in rest(buffers, self.moved) {
+        for buffer in pieces(buffers, self.moved) {
+            if self.moved > 0 && kernel.control.wants_freeze() {
+                break;
+            }
             let bytes = guest.slice(buffer)?;
             let result = match channel {
                 Channel::Output(number) => kernel.ports.stdio.write(number, bytes),
@@ -291,9 +309,11 @@ impl Blocking for Write {
     fn attempt(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Call<Step> {
         let buffers = self.call.check(guest)?;
         let descriptor = kernel.descriptor(self.call.descriptor)?;
-        if descriptor.rights_base & rights::FD_WRITE == 0 {
-            return Err(Errno::BADF);
-        }
+        match descriptor.target {
+            Target::Directory { .. } => return Err(Errno::BADF),
+            Target::Listener(_) => return Err(Errno::NOTCONN),
+            _ => kernel.permitted(self.call.descriptor, rights::FD_WRITE)?,
+        };
         let flags = descriptor.flags;
         let channel = match descriptor.target {
             Target::Stdout => Channel::Output(1),
@@ -307,12 +327,14 @@ impl Blocking for Write {
                     position
                 };
                 let moved = write_file(kernel, guest, inode, from, &buffers)?;
-                let end = from.saturating_add(moved as u64);
-                kernel.set_position(self.call.descriptor, end);
+                // Writing nothing moves nothing, not even to the end of what is appended to.
+                if moved > 0 {
+                    let end = from.saturating_add(moved as u64);
+                    kernel.set_position(self.call.descriptor, end);
+                }
                 return self.call.finish(guest, moved);
             }
-            Target::Listener(_) => return Err(Errno::NOTCONN),
-            Target::Directory { .. } | Target::Stdin => return Err(Errno::BADF),
+            _ => return Err(Errno::BADF),
         };
         let nonblocking = flags & fdflags::NONBLOCK != 0;
         self.write_channel(kernel, guest, &buffers, channel, nonblocking)
@@ -324,7 +346,7 @@ impl Blocking for Write {
     }
 }
 
-/// All or, where there is no room, nothing.
+/// As much as there is room for; where there is none at all, an error.
 fn write_file(
     kernel: &mut Kernel,
     guest: &Guest<'_>,
@@ -332,34 +354,44 @@ fn write_file(
     position: u64,
     buffers: &Buffers,
 ) -> Call<usize> {
-    let length = total(buffers);
-    if length == 0 {
-        return Ok(0);
-    }
-    let end = position.checked_add(length as u64).ok_or(Errno::FBIG)?;
-    kernel.tree.reserve(inode, end)?;
-    let mut at = position;
-    for buffer in rest(buffers, 0) {
+    let mut moved = 0;
+    for buffer in pieces(buffers, 0) {
         let bytes = guest.slice(buffer)?;
-        kernel.tree.write(inode, at, bytes)?;
-        at += bytes.len() as u64;
+        let at = position.checked_add(moved as u64).ok_or(Errno::FBIG)?;
+        match kernel.tree.write(inode, at, bytes) {
+            Ok(()) => moved += bytes.len(),
+            Err(error) if moved == 0 => return Err(error),
+            Err(_) => break,
+        }
+        if kernel.control.wants_freeze() {
+            break;
+        }
     }
-    let now = kernel.now_ns();
-    kernel.tree.touch_modified(inode, now);
-    Ok(length)
+    if moved > 0 {
+        let now = kernel.now_ns();
+        kernel.tree.touch_modified(inode, now);
+    }
+    Ok(moved)
 }
 
 impl Kernel {
-    pub(super) fn fd_pread(&self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
+    pub(super) fn fd_pread(&mut self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
         let buffers = call.check(guest)?;
-        let (inode, _) = self.file(call.descriptor, rights::FD_READ)?;
+        let (inode, _) = self.file(call.descriptor, rights::FD_READ | rights::FD_SEEK)?;
+        if offset > MAX_FILE_BYTES {
+            return Err(Errno::INVAL);
+        }
         let moved = read_file(self, guest, inode, offset, &buffers)?;
         call.finish(guest, moved).map(|_| ())
     }
 
+    /// Writes at `offset`, even to a file that is opened to append, as POSIX has it.
     pub(super) fn fd_pwrite(&mut self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
         let buffers = call.check(guest)?;
-        let (inode, _) = self.file(call.descriptor, rights::FD_WRITE)?;
+        let (inode, _) = self.file(call.descriptor, rights::FD_WRITE | rights::FD_SEEK)?;
+        if offset > MAX_FILE_BYTES {
+            return Err(Errno::INVAL);
+        }
         let moved = write_file(self, guest, inode, offset, &buffers)?;
         call.finish(guest, moved).map(|_| ())
     }

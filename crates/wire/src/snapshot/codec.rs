@@ -40,14 +40,16 @@
 //!                   8  pages of 4 KiB; not 0, and no two runs of one kind in a row
 //!              …  after all table entries: the given pages of all memories, in order
 //!
-//! kind 5, kernel, version 1: `Kernel` in postcard's encoding
+//! kind 5, kernel, version 2: `Kernel` in postcard's encoding; version 1, with another `FileTree`, is
+//! still read
 //! ```
 //!
-//! A reader reads its own format version and the one before it. It looks at the length before it
+//! A reader reads its own format version and the one before it, and so with every section. It looks at the length before it
 //! allocates, at the checksum before it decodes, and it leaves no byte unread. What it returns has
 //! passed [`Memory::check`]; that the module has such frames, globals and memories is for the
 //! machine to find out, against the artefact.
 
+use super::kernel_1::Kernel1;
 use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, PageMapError, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
 use std::io::{self, Write};
@@ -95,8 +97,18 @@ impl Kind {
         Kind::Memories,
         Kind::Kernel,
     ];
-    /// The version of every kind's content that this code writes and reads.
-    const VERSION: u16 = 1;
+    /// The version of the kind's content that this code writes.
+    fn version(self) -> u16 {
+        match self {
+            Kind::Identity | Kind::Frames | Kind::Globals | Kind::Memories => 1,
+            Kind::Kernel => 2,
+        }
+    }
+
+    /// The oldest version of the kind's content that this code reads.
+    fn oldest(self) -> u16 {
+        1
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -177,7 +189,7 @@ pub enum DecodeError {
     },
     /// A section's content is of a version that this release does not know.
     #[error(
-        "the snapshot's {section} section has version {version}; this release reads {known}: \
+        "the snapshot's {section} section has version {version}; this release reads up to {known}: \
          restore it with the release that wrote it, or a later one"
     )]
     SectionVersion {
@@ -185,7 +197,7 @@ pub enum DecodeError {
         section: &'static str,
         /// Its version.
         version: u16,
-        /// The version that can be read.
+        /// The newest version that can be read.
         known: u16,
     },
     /// A section is there twice.
@@ -365,7 +377,7 @@ impl Outline {
         for (kind, content, large) in sections {
             let length = content.len() as u64 + large;
             part.extend((kind as u16).to_le_bytes());
-            part.extend(Kind::VERSION.to_le_bytes());
+            part.extend(kind.version().to_le_bytes());
             part.extend(length.to_le_bytes());
             part.extend(content);
             body_bytes += SECTION_HEADER_BYTES as u64 + length;
@@ -707,8 +719,8 @@ impl<'a> Cursor<'a> {
 
 /// Finds the sections, then decodes each.
 fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>), DecodeError> {
-    /// A section's content, and where in the snapshot it begins.
-    type Content<'a> = (usize, &'a [u8]);
+    /// A section's version, where in the snapshot its content begins, and that.
+    type Content<'a> = (u16, usize, &'a [u8]);
     let mut contents: [Option<Content<'_>>; Kind::ALL.len()] = Default::default();
     let mut previous = None;
     let mut cursor = Cursor {
@@ -721,7 +733,7 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         let length = cursor.u64()?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let begin = HEADER_BYTES + body.len() - cursor.rest.len();
-        let content = (begin, cursor.take(length)?);
+        let content = cursor.take(length)?;
         match previous {
             Some(after) if kind == after => return Err(DecodeError::DuplicateSection { kind }),
             Some(after) if kind < after => return Err(DecodeError::SectionOrder { kind, after }),
@@ -733,14 +745,14 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
             .find(|(known, _)| **known as u16 == kind);
         match known {
             Some((known, place)) => {
-                if version != Kind::VERSION {
+                if !(known.oldest()..=known.version()).contains(&version) {
                     return Err(DecodeError::SectionVersion {
                         section: known.name(),
                         version,
-                        known: Kind::VERSION,
+                        known: known.version(),
                     });
                 }
-                *place = Some(content);
+                *place = Some((version, begin, content));
             }
             None if kind >= OPTIONAL_KINDS => {}
             None => return Err(DecodeError::UnknownSection { kind }),
@@ -756,17 +768,17 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         let content = found.and_then(|at| contents.get(at).copied().flatten());
         content.map_or_else(
             || Err(missing()),
-            |(begin, rest)| {
+            |(version, begin, rest)| {
                 let section = kind.name();
-                Ok((begin, Cursor { section, rest }))
+                Ok((version, begin, Cursor { section, rest }))
             },
         )
     };
-    let (image, artefact, phase) = decode_identity(section(Kind::Identity)?.1)?;
-    let frames = section(Kind::Frames)?.1.rest;
-    let globals = decode_globals(section(Kind::Globals)?.1)?;
-    let (begin, memories) = section(Kind::Memories)?;
-    let (_, kernel) = section(Kind::Kernel)?;
+    let (image, artefact, phase) = decode_identity(section(Kind::Identity)?.2)?;
+    let frames = section(Kind::Frames)?.2.rest;
+    let globals = decode_globals(section(Kind::Globals)?.2)?;
+    let (_, begin, memories) = section(Kind::Memories)?;
+    let (kernel_version, _, kernel) = section(Kind::Kernel)?;
     let (memories, given) = decode_memories(memories, begin)?;
     let snapshot = Snapshot {
         image,
@@ -775,7 +787,10 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         frames: frames.to_vec(),
         globals,
         memories,
-        kernel: decode_kernel(kernel)?,
+        kernel: match kernel_version {
+            1 => decode_postcard::<Kernel1>(kernel)?.into(),
+            _ => decode_postcard(kernel)?,
+        },
     };
     Ok((snapshot, given))
 }
@@ -872,9 +887,9 @@ fn decode_runs(cursor: &mut Cursor<'_>) -> Result<Vec<Run>, DecodeError> {
     Ok(runs)
 }
 
-fn decode_kernel(cursor: Cursor<'_>) -> Result<Kernel, DecodeError> {
-    let (kernel, rest) = postcard::take_from_bytes(cursor.rest)
+fn decode_postcard<T: serde::de::DeserializeOwned>(cursor: Cursor<'_>) -> Result<T, DecodeError> {
+    let (value, rest) = postcard::take_from_bytes(cursor.rest)
         .map_err(|error| malformed(cursor.section, error.to_string()))?;
     Cursor { rest, ..cursor }.finish()?;
-    Ok(kernel)
+    Ok(value)
 }

@@ -1,5 +1,6 @@
 //! The kernel section: every handle of a process as state that can be written down.
 
+use super::Content;
 use crate::{NodeId, StreamId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,8 +40,13 @@ pub enum Pending {
     /// `poll_oneoff` with relative timeouts: the monotonic instant at which each clock
     /// subscription ends, in nanoseconds since birth, by index of the subscription.
     Poll {
-        /// (index of the subscription, deadline).
+        /// (index of the subscription, deadline), by index.
         deadlines: Vec<(u32, u64)>,
+    },
+    /// `random_get`: so many bytes at the beginning of its buffer are filled.
+    Random {
+        /// Bytes.
+        filled: u32,
     },
 }
 
@@ -51,7 +57,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Open descriptors.
     pub descriptors: u32,
-    /// Bytes in the private file tree.
+    /// What the private file tree takes, in bytes: what is written, and some hundred bytes for each
+    /// file, name and 64 KiB of a file. Holes take nothing.
     pub file_bytes: u64,
 }
 
@@ -148,16 +155,49 @@ pub struct Inode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InodeKind {
     /// A regular file.
-    File(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// A directory: names to inodes, and the inode of its parent.
-    Directory {
-        /// Entries by name.
-        entries: BTreeMap<Vec<u8>, u64>,
-        /// The directory that holds it; itself for a root.
-        parent: u64,
-    },
+    File(Content),
+    /// A directory.
+    Directory(Directory),
     /// A symbolic link.
     Link(Vec<u8>),
+}
+
+/// A directory.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Directory {
+    /// Entries by name.
+    pub entries: BTreeMap<Vec<u8>, Entry>,
+    /// The directory that holds it; itself for a root, and for one that was removed.
+    pub parent: u64,
+    /// The serial number of the next entry; all in use are lower.
+    pub next: u64,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it names.
+    pub inode: u64,
+    /// When it came into the directory, counted; no two entries of one directory have the same. A
+    /// listing goes by it, from the newest to the oldest.
+    pub serial: u64,
+}
+
+impl Directory {
+    /// An empty directory in `parent`.
+    pub fn new(parent: u64) -> Directory {
+        Directory {
+            parent,
+            ..Directory::default()
+        }
+    }
+
+    /// Names `inode`; gives the entry that the name had before.
+    pub fn insert(&mut self, name: Vec<u8>, inode: u64) -> Option<Entry> {
+        let serial = self.next;
+        self.next += 1;
+        self.entries.insert(name, Entry { inode, serial })
+    }
 }
 
 /// A listener, as the process sees it (`LISTEN_FDNAMES`).

@@ -1,7 +1,9 @@
 //! The whole state of a process at one instant; equal on every architecture; carries no authority.
 
 mod codec;
+mod content;
 mod kernel;
+mod kernel_1;
 mod pages;
 
 #[doc(hidden)]
@@ -10,6 +12,7 @@ pub use codec::{
     DecodeError, Encoded, Encoder, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC,
     OLDEST_FORMAT_VERSION,
 };
+pub use content::{CHUNK_BYTES, Chunk, Content, Growth};
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
 

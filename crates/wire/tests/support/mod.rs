@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use wire::frame::ResetReason;
 use wire::snapshot::{
-    Descriptor, FileTree, GlobalValue, Inode, InodeKind, Kernel, Limits, Listener, Memory,
-    PAGE_BYTES, PageKind, Pending, Phase, Snapshot, Stream, Target,
+    Content, Descriptor, Directory, Entry, FileTree, GlobalValue, Inode, InodeKind, Kernel, Limits,
+    Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, Snapshot, Stream, Target,
 };
 use wire::{ArtefactId, ImageId, NodeId, StreamId};
 
@@ -44,13 +44,18 @@ pub fn full() -> Snapshot {
         changed_ns: 3,
         links,
     };
-    let root = InodeKind::Directory {
-        entries: BTreeMap::from([(b"notes".to_vec(), 2), (b"link".to_vec(), 3)]),
+    let entry = |inode, serial| Entry { inode, serial };
+    let root = InodeKind::Directory(Directory {
+        entries: BTreeMap::from([
+            (b"notes".to_vec(), entry(2, 1)),
+            (b"link".to_vec(), entry(3, 0)),
+        ]),
         parent: 1,
-    };
+        next: 2,
+    });
     let inodes = BTreeMap::from([
         (1, inode(root, 1)),
-        (2, inode(InodeKind::File(b"content".to_vec()), 1)),
+        (2, inode(InodeKind::File(Content::from(&b"content"[..])), 1)),
         (3, inode(InodeKind::Link(b"notes".to_vec()), 1)),
     ]);
     let targets = [

@@ -1,20 +1,13 @@
 //! The host calls over the file tree: `path_*`, and those of `fd_*` that only files have.
-//!
-//! Access times change only when a program sets them, as on a file system mounted `noatime`.
 
 use super::super::Kernel;
-use super::super::abi::{
-    Call, DIRENT_BYTES, Errno, LOOKUP_SYMLINK_FOLLOW, fdflags, fstflags, oflags, rights,
-};
-use super::super::guest::{Guest, Record};
-use super::tree::cookie_of;
+use super::super::abi::{Call, Errno, LOOKUP_SYMLINK_FOLLOW, fdflags, fstflags, oflags, rights};
+use super::super::guest::Guest;
 use wire::snapshot::{Descriptor, InodeKind, Target};
 
-/// Opening a file for writing is told by any of these rights.
-const WRITING: u64 = rights::FD_WRITE;
-/// Cookies of the two entries that every directory begins with.
-const COOKIE_SELF: u64 = 1;
-const COOKIE_PARENT: u64 = 2;
+const WHENCE_SET: u32 = 0;
+const WHENCE_CURRENT: u32 = 1;
+const WHENCE_END: u32 = 2;
 
 /// Arguments of `path_open`, in the standard's order.
 pub(in super::super) struct Open {
@@ -50,33 +43,34 @@ impl Kernel {
             _ => return Err(Errno::INVAL),
         };
         guest.range(open.out, 4)?;
-        let holder = self.descriptor(open.directory)?;
-        let rights_base = open.rights_base & holder.rights_inheriting;
-        let rights_inheriting = open.rights_inheriting & holder.rights_inheriting;
-        let writes = rights_base & WRITING != 0;
-        if truncate && holder.rights_inheriting & WRITING == 0 {
-            return Err(Errno::NOTCAPABLE);
-        }
-        let base = self.directory(open.directory)?;
+        let needed = [
+            (true, rights::PATH_OPEN),
+            (create, rights::PATH_CREATE_FILE),
+            (truncate, rights::PATH_FILESTAT_SET_SIZE),
+        ];
+        let needed = needed.iter().filter(|(is_needed, _)| *is_needed);
+        let needed = needed.fold(0, |all, (_, right)| all | right);
+        let base = self.directory(open.directory, needed)?;
+        // What is asked for beyond what can be had is left out: some programs ask for everything.
+        let inheriting = self.descriptor(open.directory)?.rights_inheriting;
+        let rights_base = open.rights_base & inheriting;
+        let writes = rights_base & rights::FD_WRITE != 0;
         let number = self.free_descriptor()?;
         let now = self.now_ns();
         let path = guest.bytes(open.path, open.path_length)?;
-        // As on Linux: whatever is there, it is not a file to be made.
-        if create && path.ends_with(b"/") && !self.tree.lookup_new(base, path)?.name.is_empty() {
-            return Err(Errno::ISDIR);
-        }
-        let place = self
-            .tree
-            .lookup(base, path, follow && !(create && exclusive))?;
+        let follow = follow && !(create && exclusive);
+        let place = match create {
+            true => self.tree.lookup_to_create(base, path, follow)?,
+            false => self.tree.lookup(base, path, follow)?,
+        };
         let inode = match place.inode {
             Some(_) if create && exclusive => return Err(Errno::EXIST),
             Some(inode) => {
                 match &self.tree.inode(inode)?.node {
-                    InodeKind::Directory { .. } if create || truncate => return Err(Errno::ISDIR),
-                    InodeKind::Directory { .. } if writes && !only_directory => {
+                    InodeKind::Directory(_) if create || truncate || writes => {
                         return Err(Errno::ISDIR);
                     }
-                    InodeKind::Directory { .. } => {}
+                    InodeKind::Directory(_) => {}
                     _ if only_directory => return Err(Errno::NOTDIR),
                     InodeKind::Link(_) => return Err(Errno::LOOP),
                     InodeKind::File(_) if truncate => {
@@ -90,18 +84,22 @@ impl Kernel {
             None if create => self.tree.make_file(place, now)?,
             None => return Err(Errno::NOENT),
         };
-        let target = match self.tree.is_directory(inode) {
-            true => Target::Directory {
-                inode,
-                preopen: None,
+        let descriptor = match self.tree.is_directory(inode) {
+            true => Descriptor {
+                target: Target::Directory {
+                    inode,
+                    preopen: None,
+                },
+                flags,
+                rights_base: rights_base & rights::DIRECTORY,
+                rights_inheriting: open.rights_inheriting & inheriting,
             },
-            false => Target::File { inode, position: 0 },
-        };
-        let descriptor = Descriptor {
-            target,
-            flags,
-            rights_base,
-            rights_inheriting,
+            false => Descriptor {
+                target: Target::File { inode, position: 0 },
+                flags,
+                rights_base: rights_base & rights::FILE,
+                rights_inheriting: 0,
+            },
         };
         self.descriptors.insert(number, descriptor);
         guest.write_u32(open.out, number)
@@ -114,7 +112,7 @@ impl Kernel {
         path: u32,
         length: u32,
     ) -> Call {
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_CREATE_DIRECTORY)?;
         let now = self.now_ns();
         let path = guest.bytes(path, length)?;
         self.tree.make_directory(base, path, now)
@@ -127,7 +125,7 @@ impl Kernel {
         path: u32,
         length: u32,
     ) -> Call {
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_REMOVE_DIRECTORY)?;
         let now = self.now_ns();
         let path = guest.bytes(path, length)?;
         let removed = self.tree.remove_directory(base, path, now)?;
@@ -142,7 +140,7 @@ impl Kernel {
         path: u32,
         length: u32,
     ) -> Call {
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_UNLINK_FILE)?;
         let now = self.now_ns();
         let path = guest.bytes(path, length)?;
         let removed = self.tree.unlink(base, path, now)?;
@@ -156,8 +154,8 @@ impl Kernel {
         (from_directory, from, from_length): (u32, u32, u32),
         (to_directory, to, to_length): (u32, u32, u32),
     ) -> Call {
-        let from_base = self.directory(from_directory)?;
-        let to_base = self.directory(to_directory)?;
+        let from_base = self.directory(from_directory, rights::PATH_RENAME_SOURCE)?;
+        let to_base = self.directory(to_directory, rights::PATH_RENAME_TARGET)?;
         let now = self.now_ns();
         let from = guest.bytes(from, from_length)?;
         let to = guest.bytes(to, to_length)?;
@@ -176,8 +174,8 @@ impl Kernel {
         (to_directory, to, to_length): (u32, u32, u32),
     ) -> Call {
         let follow = follows(lookup)?;
-        let from_base = self.directory(from_directory)?;
-        let to_base = self.directory(to_directory)?;
+        let from_base = self.directory(from_directory, rights::PATH_LINK_SOURCE)?;
+        let to_base = self.directory(to_directory, rights::PATH_LINK_TARGET)?;
         let now = self.now_ns();
         let from = guest.bytes(from, from_length)?;
         let to = guest.bytes(to, to_length)?;
@@ -192,7 +190,7 @@ impl Kernel {
         directory: u32,
         (path, length): (u32, u32),
     ) -> Call {
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_SYMLINK)?;
         let now = self.now_ns();
         let target = guest.bytes(target, target_length)?;
         let path = guest.bytes(path, length)?;
@@ -208,7 +206,7 @@ impl Kernel {
         out: u32,
     ) -> Call {
         guest.range(out, 4)?;
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_READLINK)?;
         let path = guest.bytes(path, length)?;
         let inode = self.tree.lookup(base, path, false)?.existing()?;
         let InodeKind::Link(target) = &self.tree.inode(inode)?.node else {
@@ -216,7 +214,10 @@ impl Kernel {
         };
         let count = target.len().min(buffer_length as usize);
         guest.write(buffer, &target[..count])?;
-        guest.write_u32(out, count as u32)
+        guest.write_u32(out, count as u32)?;
+        let now = self.now_ns();
+        self.tree.touch_accessed(inode, now);
+        Ok(())
     }
 
     pub(in super::super) fn path_filestat_get(
@@ -228,7 +229,7 @@ impl Kernel {
         out: u32,
     ) -> Call {
         let follow = follows(lookup)?;
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_FILESTAT_GET)?;
         let path = guest.bytes(path, length)?;
         let inode = self.tree.lookup(base, path, follow)?.existing()?;
         self.write_filestat(guest, inode, out)
@@ -242,7 +243,7 @@ impl Kernel {
         times: (u64, u64, u32),
     ) -> Call {
         let follow = follows(lookup)?;
-        let base = self.directory(directory)?;
+        let base = self.directory(directory, rights::PATH_FILESTAT_SET_TIMES)?;
         let path = guest.bytes(path, length)?;
         let inode = self.tree.lookup(base, path, follow)?.existing()?;
         self.set_times(inode, times)
@@ -256,6 +257,7 @@ impl Kernel {
     ) -> Call {
         match self.descriptor(descriptor)?.target {
             Target::File { inode, .. } | Target::Directory { inode, .. } => {
+                self.permitted(descriptor, rights::FD_FILESTAT_SET_TIMES)?;
                 self.set_times(inode, times)
             }
             _ => Err(Errno::INVAL),
@@ -285,38 +287,18 @@ impl Kernel {
         descriptor: u32,
         size: u64,
     ) -> Call {
-        let inode = self.writable_file(descriptor)?;
+        // Of a file that is not open for writing this is what Linux says.
+        let inode = match self.file(descriptor, rights::FD_WRITE) {
+            Err(Errno::SPIPE | Errno::BADF) if self.descriptors.contains_key(&descriptor) => {
+                return Err(Errno::INVAL);
+            }
+            other => other?.0,
+        };
+        self.permitted(descriptor, rights::FD_FILESTAT_SET_SIZE)?;
         let now = self.now_ns();
         self.tree.resize(inode, size)?;
         self.tree.touch_modified(inode, now);
         Ok(())
-    }
-
-    pub(in super::super) fn fd_allocate(
-        &mut self,
-        _: &mut Guest<'_>,
-        descriptor: u32,
-        offset: u64,
-        length: u64,
-    ) -> Call {
-        let inode = self.writable_file(descriptor)?;
-        if length == 0 {
-            return Err(Errno::INVAL);
-        }
-        let end = offset.checked_add(length).ok_or(Errno::FBIG)?;
-        let now = self.now_ns();
-        self.tree.reserve(inode, end)?;
-        self.tree.touch_modified(inode, now);
-        Ok(())
-    }
-
-    /// The inode of a regular file that is open for writing.
-    fn writable_file(&self, descriptor: u32) -> Call<u64> {
-        match self.file(descriptor, rights::FD_WRITE) {
-            Ok((inode, _)) => Ok(inode),
-            Err(Errno::SPIPE) => Err(Errno::INVAL),
-            Err(error) => Err(error),
-        }
     }
 
     pub(in super::super) fn fd_advise(
@@ -328,9 +310,13 @@ impl Kernel {
         advice: u32,
     ) -> Call {
         match self.descriptor(descriptor)?.target {
-            Target::File { .. } | Target::Directory { .. } if advice <= 5 => Ok(()),
-            Target::File { .. } | Target::Directory { .. } => Err(Errno::INVAL),
-            _ => Err(Errno::SPIPE),
+            Target::File { .. } | Target::Directory { .. } => {}
+            _ => return Err(Errno::SPIPE),
+        }
+        self.permitted(descriptor, rights::FD_ADVISE)?;
+        match advice {
+            0..=5 => Ok(()),
+            _ => Err(Errno::INVAL),
         }
     }
 
@@ -343,11 +329,16 @@ impl Kernel {
         out: u32,
     ) -> Call {
         guest.range(out, 8)?;
-        let (inode, position) = self.seekable(descriptor)?;
+        // Asking where it is is telling.
+        let needed = match (offset, whence) {
+            (0, WHENCE_CURRENT) => rights::FD_TELL,
+            _ => rights::FD_SEEK,
+        };
+        let (inode, position) = self.seekable(descriptor, needed)?;
         let from = match whence {
-            0 => 0,
-            1 => position,
-            2 => self.tree.size(inode),
+            WHENCE_SET => 0,
+            WHENCE_CURRENT => position,
+            WHENCE_END => self.tree.size(inode),
             _ => return Err(Errno::INVAL),
         };
         let to = i128::from(from) + i128::from(offset.cast_signed());
@@ -363,57 +354,14 @@ impl Kernel {
         descriptor: u32,
         out: u32,
     ) -> Call {
-        let (_, position) = self.seekable(descriptor)?;
+        let (_, position) = self.seekable(descriptor, rights::FD_TELL)?;
         guest.write_u64(out, position)
     }
 
-    fn seekable(&self, descriptor: u32) -> Call<(u64, u64)> {
-        match self.file(descriptor, 0) {
+    fn seekable(&self, descriptor: u32, needed: u64) -> Call<(u64, u64)> {
+        match self.file(descriptor, needed) {
             Err(Errno::ISDIR) => Err(Errno::BADF),
             other => other,
         }
-    }
-
-    /// Lists a directory from a cookie on. Entries come ordered by inode, so an entry that stays
-    /// is listed exactly once, whatever comes and goes between two calls.
-    pub(in super::super) fn fd_readdir(
-        &self,
-        guest: &mut Guest<'_>,
-        descriptor: u32,
-        (buffer, length): (u32, u32),
-        cookie: u64,
-        out: u32,
-    ) -> Call {
-        guest.range(out, 4)?;
-        let directory = self.directory(descriptor)?;
-        let mut entries: Vec<(u64, u64, &[u8])> = vec![
-            (COOKIE_SELF, directory, b"."),
-            (COOKIE_PARENT, self.tree.parent(directory)?, b".."),
-        ];
-        let named = self.tree.directory(directory)?;
-        for (name, inode) in named {
-            entries.push((cookie_of(*inode, name), *inode, name));
-        }
-        entries.sort_unstable();
-        let target = guest.bytes_mut(buffer, length)?;
-        let mut used = 0;
-        for (next, inode, name) in entries.into_iter().filter(|entry| entry.0 > cookie) {
-            let header = Record::<DIRENT_BYTES>::new()
-                .put(0, &next.to_le_bytes())
-                .put(8, &inode.to_le_bytes())
-                .put(16, &(name.len() as u32).to_le_bytes())
-                .put(20, &[self.tree.filetype(inode)]);
-            // An entry that does not fit is cut: a full buffer tells the guest that there is more.
-            for part in [&header.0[..], name] {
-                let rest = &mut target[used..];
-                let count = part.len().min(rest.len());
-                rest[..count].copy_from_slice(&part[..count]);
-                used += count;
-            }
-            if used == target.len() {
-                break;
-            }
-        }
-        guest.write_u32(out, used as u32)
     }
 }

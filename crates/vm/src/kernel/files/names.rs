@@ -3,54 +3,56 @@
 use super::super::abi::{Call, Errno};
 use super::path::Place;
 use super::tree::{Tree, name_cost};
-use std::collections::BTreeMap;
-use wire::snapshot::InodeKind;
+use wire::snapshot::{Content, Directory, Entry, InodeKind};
 
 /// Names that one inode may have.
 const MAX_LINKS: u64 = 1 << 16;
+/// Directories above one that something is moved into: more than any path can name.
+const MAX_DEPTH: u32 = 4096;
 
 impl Tree {
-    /// Gives `inode` a name in `directory`.
-    fn name(&mut self, directory: u64, name: Vec<u8>, inode: u64, now: u64) -> Call {
+    /// Gives `inode` a name in `directory`; `serial` is the one that its entry had there before, if
+    /// it only changes its name.
+    fn name(
+        &mut self,
+        directory: u64,
+        name: Vec<u8>,
+        inode: u64,
+        serial: Option<u64>,
+        now: u64,
+    ) -> Call {
         // A directory that was removed while it was open takes no new entries.
         if self.inode(directory)?.links == 0 {
             return Err(Errno::NOENT);
         }
         self.charge(name_cost(&name))?;
-        let holder = self.inode_mut(directory)?;
-        let InodeKind::Directory { entries, .. } = &mut holder.node else {
-            self.refund(name_cost(&name));
-            return Err(Errno::NOTDIR);
-        };
-        entries.insert(name, inode);
-        holder.modified_ns = now;
-        holder.changed_ns = now;
+        match self.insert_entry(directory, &name, inode, serial, now) {
+            Ok(()) => {}
+            Err(error) => {
+                self.refund(name_cost(&name));
+                return Err(error);
+            }
+        }
         let named = self.inode_mut(inode)?;
         named.links += 1;
         named.changed_ns = now;
-        if let InodeKind::Directory { parent, .. } = &mut named.node {
-            *parent = directory;
+        if let InodeKind::Directory(state) = &mut named.node {
+            state.parent = directory;
         }
         Ok(())
     }
 
     /// Takes a name away; the inode stays.
-    fn unname(&mut self, directory: u64, name: &[u8], now: u64) -> Call<u64> {
-        let holder = self.inode_mut(directory)?;
-        let InodeKind::Directory { entries, .. } = &mut holder.node else {
-            return Err(Errno::NOTDIR);
-        };
-        let inode = entries.remove(name).ok_or(Errno::NOENT)?;
-        holder.modified_ns = now;
-        holder.changed_ns = now;
+    fn unname(&mut self, directory: u64, name: &[u8], now: u64) -> Call<Entry> {
+        let entry = self.remove_entry(directory, name, now)?;
         self.refund(name_cost(name));
-        let unnamed = self.inode_mut(inode)?;
+        let unnamed = self.inode_mut(entry.inode)?;
         unnamed.links = unnamed.links.saturating_sub(1);
         unnamed.changed_ns = now;
-        if let InodeKind::Directory { parent, .. } = &mut unnamed.node {
-            *parent = inode;
+        if let InodeKind::Directory(state) = &mut unnamed.node {
+            state.parent = entry.inode;
         }
-        Ok(inode)
+        Ok(entry)
     }
 
     /// A new inode at a place where there is none.
@@ -59,7 +61,7 @@ impl Tree {
             return Err(Errno::EXIST);
         }
         let inode = self.create(node, now)?;
-        match self.name(place.directory, place.name, inode, now) {
+        match self.name(place.directory, place.name, inode, None, now) {
             Ok(()) => Ok(inode),
             Err(error) => {
                 self.forget(inode);
@@ -72,15 +74,12 @@ impl Tree {
         if place.slash {
             return Err(Errno::ISDIR);
         }
-        self.make(place, InodeKind::File(Vec::new()), now)
+        self.make(place, InodeKind::File(Content::default()), now)
     }
 
     pub(super) fn make_directory(&mut self, base: u64, path: &[u8], now: u64) -> Call {
         let place = self.lookup_new(base, path)?;
-        let node = InodeKind::Directory {
-            entries: BTreeMap::new(),
-            parent: place.directory,
-        };
+        let node = InodeKind::Directory(Directory::new(place.directory));
         self.make(place, node, now).map(|_| ())
     }
 
@@ -90,6 +89,10 @@ impl Tree {
         }
         if target.len() > 4096 {
             return Err(Errno::NAMETOOLONG);
+        }
+        // It would lead nowhere: no lookup leaves the directory that it starts from.
+        if target.starts_with(b"/") {
+            return Err(Errno::PERM);
         }
         if target.contains(&0) {
             return Err(Errno::INVAL);
@@ -117,7 +120,7 @@ impl Tree {
         if self.inode(inode)?.links >= MAX_LINKS {
             return Err(Errno::MLINK);
         }
-        self.name(place.directory, place.name, inode, now)
+        self.name(place.directory, place.name, inode, None, now)
     }
 
     /// Removes the name of a file or link; gives the inode, which the caller forgets unless it
@@ -127,7 +130,7 @@ impl Tree {
         if self.is_directory(place.existing()?) {
             return Err(Errno::ISDIR);
         }
-        self.unname(place.directory, &place.name, now)
+        Ok(self.unname(place.directory, &place.name, now)?.inode)
     }
 
     /// Removes an empty directory; gives its inode like [`Tree::unlink`].
@@ -143,10 +146,10 @@ impl Tree {
                 _ => Errno::INVAL,
             });
         }
-        if !self.directory(inode)?.is_empty() {
+        if !self.directory(inode)?.entries.is_empty() {
             return Err(Errno::NOTEMPTY);
         }
-        self.unname(place.directory, &place.name, now)
+        Ok(self.unname(place.directory, &place.name, now)?.inode)
     }
 
     /// Moves a name; gives the inode that was replaced, like [`Tree::unlink`].
@@ -182,7 +185,7 @@ impl Tree {
             match (directory, self.is_directory(replaced)) {
                 (true, false) => return Err(Errno::NOTDIR),
                 (false, true) => return Err(Errno::ISDIR),
-                (true, true) if !self.directory(replaced)?.is_empty() => {
+                (true, true) if !self.directory(replaced)?.entries.is_empty() => {
                     return Err(Errno::NOTEMPTY);
                 }
                 _ => {}
@@ -194,14 +197,16 @@ impl Tree {
         let growth = name_cost(&to.name).saturating_sub(name_cost(&from.name));
         self.charge(growth)?;
         self.refund(growth);
-        self.unname(from.directory, &from.name, now)?;
-        self.name(to.directory, to.name, inode, now)?;
+        let entry = self.unname(from.directory, &from.name, now)?;
+        // A listing of the directory that is under way shows a renamed entry once.
+        let serial = (from.directory == to.directory).then_some(entry.serial);
+        self.name(to.directory, to.name, inode, serial, now)?;
         Ok(to.inode)
     }
 
     /// Whether the directory `above` is `below` or one of its parents.
     fn contains(&self, above: u64, mut below: u64) -> Call<bool> {
-        loop {
+        for _ in 0..MAX_DEPTH {
             if below == above {
                 return Ok(true);
             }
@@ -211,5 +216,6 @@ impl Tree {
             }
             below = parent;
         }
+        Err(Errno::NAMETOOLONG)
     }
 }

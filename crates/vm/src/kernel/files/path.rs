@@ -3,12 +3,15 @@
 
 use super::super::abi::{Call, Errno};
 use super::tree::Tree;
-use wire::snapshot::InodeKind;
+use wire::snapshot::{Entry, InodeKind};
 
 /// Bytes of one name.
 const MAX_NAME_BYTES: usize = 255;
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_LINKS: u32 = 40;
+/// Names that one lookup goes through, those of links included: more than any path has, and few
+/// enough that a lookup takes well under a millisecond.
+const MAX_STEPS: u32 = 4096;
 
 /// Whether `name` can be the name of a directory entry.
 pub(super) fn valid_name(name: &[u8]) -> bool {
@@ -40,9 +43,9 @@ impl Place {
     }
 }
 
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let parts = path.split(|byte| *byte == b'/');
-    parts.filter(|part| !part.is_empty()).map(<[u8]>::to_vec)
+    parts.filter(|part| !part.is_empty())
 }
 
 impl Tree {
@@ -69,9 +72,19 @@ impl Tree {
         }
     }
 
+    /// Resolves the path of a file to be opened, and made if it is not there. A slash behind its
+    /// name, be it in a link, asks for something else than a file.
+    pub(super) fn lookup_to_create(&self, base: u64, path: &[u8], follow: bool) -> Call<Place> {
+        self.resolve(base, path, follow, true)
+    }
+
     /// Resolves `path` from the directory `base`. With `follow` a symbolic link at the end is
     /// followed; in the middle it always is.
     pub(super) fn lookup(&self, base: u64, path: &[u8], follow: bool) -> Call<Place> {
+        self.resolve(base, path, follow, false)
+    }
+
+    fn resolve(&self, base: u64, path: &[u8], follow: bool, create: bool) -> Call<Place> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -85,13 +98,17 @@ impl Tree {
             return Err(Errno::PERM);
         }
         let mut way = vec![base];
-        let mut rest: Vec<Vec<u8>> = components(path).rev().collect();
+        let mut rest: Vec<&[u8]> = components(path).rev().collect();
         let mut slash = path.ends_with(b"/");
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         while let Some(name) = rest.pop() {
+            steps += 1;
+            if steps > MAX_STEPS {
+                return Err(Errno::LOOP);
+            }
             let &directory = way.last().ok_or(Errno::PERM)?;
-            let entries = self.directory(directory)?;
-            match name.as_slice() {
+            let entries = &self.directory(directory)?.entries;
+            match name {
                 b"." => continue,
                 b".." => {
                     way.pop();
@@ -104,16 +121,20 @@ impl Tree {
                 _ => {}
             }
             let last = rest.is_empty();
-            let Some(&inode) = entries.get(&name) else {
-                if !last {
-                    return Err(Errno::NOENT);
-                }
-                return Ok(Place {
-                    directory,
-                    name,
-                    inode: None,
-                    slash,
-                });
+            if last && slash && create {
+                return Err(Errno::ISDIR);
+            }
+            let place = |inode, slash| Place {
+                directory,
+                name: name.to_vec(),
+                inode,
+                slash,
+            };
+            let Some(&Entry { inode, .. }) = entries.get(name) else {
+                return match last {
+                    true => Ok(place(None, slash)),
+                    false => Err(Errno::NOENT),
+                };
             };
             match &self.inode(inode)?.node {
                 InodeKind::Link(target) if !last || follow || slash => {
@@ -130,24 +151,10 @@ impl Tree {
                     slash |= last && target.ends_with(b"/");
                     rest.extend(components(target).rev());
                 }
-                InodeKind::Directory { .. } if !last => way.push(inode),
-                InodeKind::Directory { .. } => {
-                    return Ok(Place {
-                        directory,
-                        name,
-                        inode: Some(inode),
-                        slash,
-                    });
-                }
+                InodeKind::Directory(_) if !last => way.push(inode),
+                InodeKind::Directory(_) => return Ok(place(Some(inode), slash)),
                 _ if !last || slash => return Err(Errno::NOTDIR),
-                _ => {
-                    return Ok(Place {
-                        directory,
-                        name,
-                        inode: Some(inode),
-                        slash,
-                    });
-                }
+                _ => return Ok(place(Some(inode), slash)),
             }
         }
         let &directory = way.last().ok_or(Errno::PERM)?;

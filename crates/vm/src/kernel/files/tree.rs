@@ -1,21 +1,36 @@
 //! The inodes of a file tree, and their cost.
 //!
 //! The tree is the snapshot's own structure ([`FileTree`]); what is kept beside it, the bytes in
-//! use, follows from it. A tree that comes from a snapshot is checked before anything walks it.
+//! use and the order in which directories are listed, follows from it. A tree that comes from a
+//! snapshot is checked before anything walks it.
+//!
+//! No call takes time in the size of a file. What a file that shrinks or goes leaves behind is
+//! freed little by little, by the calls that follow.
 
 use super::super::abi::{Call, Errno, filetype};
 use super::path::valid_name;
 use std::collections::{BTreeMap, BTreeSet};
-use wire::snapshot::{FileTree, Inode, InodeKind};
+use std::ops::{Bound, Range};
+use wire::snapshot::{Chunk, Content, Directory, Entry, FileTree, Inode, InodeKind};
 
 /// The inode of the root directory.
 pub(crate) const ROOT: u64 = 1;
-/// What an inode costs beside its content, so that empty files are not free.
-const INODE_COST: u64 = 128;
-/// What a name costs beside its bytes.
-const NAME_COST: u64 = 32;
-/// Inode numbers stay below this, so that directory cookies fit.
-const MAX_INODE: u64 = 1 << 44;
+/// What an inode costs beside its content, so that empty files are not free. This and the next two
+/// are what they take in the memory of the node, rounded up.
+const INODE_COST: u64 = 256;
+/// What a name costs beside its bytes, which are kept twice.
+const NAME_COST: u64 = 128;
+/// What a chunk of a file costs beside its bytes.
+const CHUNK_COST: u64 = 128;
+/// Numbers of inodes and of entries stay below this: no one counts so far, and a snapshot that
+/// says so lies.
+const MAX_NUMBER: u64 = 1 << 62;
+/// The largest size of a file: offsets are signed.
+pub(crate) const MAX_FILE_BYTES: u64 = i64::MAX as u64;
+/// Chunks that are freed by one call: some tens of microseconds.
+const FREED_AT_ONCE: usize = 16;
+/// Access times are set when they are older than this, or than a change of the file.
+const ACCESS_TIME_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// A file tree that no process can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +56,18 @@ pub enum TreeError {
     #[error("directory {inode} does not hang in the tree exactly once")]
     Directory {
         /// The directory's inode.
+        inode: u64,
+    },
+    /// An entry whose serial number another one has, or that was not given yet.
+    #[error("directory {directory} does not count its entries")]
+    Serial {
+        /// The directory's inode.
+        directory: u64,
+    },
+    /// A file larger than any file can be.
+    #[error("file {inode} is larger than {MAX_FILE_BYTES} bytes")]
+    Size {
+        /// The inode.
         inode: u64,
     },
     /// An inode number that is not below `next`.
@@ -70,32 +97,33 @@ pub enum TreeError {
 pub(crate) struct Tree {
     inodes: BTreeMap<u64, Inode>,
     next: u64,
+    /// The names of all entries by (directory, serial number).
+    listing: BTreeMap<(u64, u64), Vec<u8>>,
+    /// What is still to be freed; it counts as used.
+    trash: Vec<Chunk>,
     used: u64,
     limit: u64,
 }
 
-/// Key by which the entries of a directory are ordered when they are listed: it does not change
-/// while other entries come and go. The name only tells hard links in one directory apart.
-pub(super) fn cookie_of(inode: u64, name: &[u8]) -> u64 {
-    let hash = name.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
-    (inode << 16) + u64::from(hash >> 16 ^ hash & 0xffff)
-}
-
 pub(super) fn name_cost(name: &[u8]) -> u64 {
-    NAME_COST + name.len() as u64
+    NAME_COST + 2 * name.len() as u64
 }
 
 fn content_cost(node: &InodeKind) -> u64 {
     INODE_COST
         + match node {
-            InodeKind::File(bytes) => bytes.len() as u64,
-            InodeKind::Directory { entries, .. } => {
-                entries.keys().map(|name| name_cost(name)).sum()
+            InodeKind::File(content) => {
+                content.stored_bytes() + CHUNK_COST * content.stored_chunks()
+            }
+            InodeKind::Directory(directory) => {
+                directory.entries.keys().map(|name| name_cost(name)).sum()
             }
             InodeKind::Link(target) => target.len() as u64,
         }
+}
+
+fn chunk_cost(chunk: &Chunk) -> u64 {
+    CHUNK_COST + chunk.len() as u64
 }
 
 impl Tree {
@@ -109,7 +137,7 @@ impl Tree {
             tree.inodes.insert(ROOT, empty_directory(ROOT, 0));
             tree.next = ROOT + 1;
         }
-        check(&mut tree, open)?;
+        let listing = check(&mut tree, open)?;
         let used = tree.inodes.values().fold(0u64, |sum, inode| {
             sum.saturating_add(content_cost(&inode.node))
         });
@@ -119,6 +147,8 @@ impl Tree {
         Ok(Tree {
             inodes: tree.inodes,
             next: tree.next,
+            listing,
+            trash: Vec::new(),
             used,
             limit,
         })
@@ -140,18 +170,71 @@ impl Tree {
         self.inodes.get_mut(&number).ok_or(Errno::NOENT)
     }
 
-    pub(super) fn directory(&self, number: u64) -> Call<&BTreeMap<Vec<u8>, u64>> {
+    pub(super) fn directory(&self, number: u64) -> Call<&Directory> {
         match &self.inode(number)?.node {
-            InodeKind::Directory { entries, .. } => Ok(entries),
+            InodeKind::Directory(directory) => Ok(directory),
             _ => Err(Errno::NOTDIR),
         }
     }
 
     pub(super) fn parent(&self, number: u64) -> Call<u64> {
-        match &self.inode(number)?.node {
-            InodeKind::Directory { parent, .. } => Ok(*parent),
-            _ => Err(Errno::NOTDIR),
-        }
+        Ok(self.directory(number)?.parent)
+    }
+
+    /// The entries of a directory from the newest to the oldest, as (serial number, name, inode);
+    /// from the one before the serial number `before` on, if that is given.
+    pub(super) fn list(
+        &self,
+        number: u64,
+        before: Option<u64>,
+    ) -> Call<impl Iterator<Item = (u64, &[u8], u64)>> {
+        let entries = &self.directory(number)?.entries;
+        let end = (number, before.unwrap_or(MAX_NUMBER));
+        let range = (Bound::Included((number, 0)), Bound::Excluded(end));
+        Ok(self
+            .listing
+            .range(range)
+            .rev()
+            .filter_map(|((_, serial), name)| {
+                let entry = entries.get(name)?;
+                Some((*serial, name.as_slice(), entry.inode))
+            }))
+    }
+
+    /// Adds an entry to a directory, under a serial number that it had there before or a new one.
+    pub(super) fn insert_entry(
+        &mut self,
+        number: u64,
+        name: &[u8],
+        inode: u64,
+        serial: Option<u64>,
+        now: u64,
+    ) -> Call {
+        let holder = self.inode_mut(number)?;
+        let InodeKind::Directory(directory) = &mut holder.node else {
+            return Err(Errno::NOTDIR);
+        };
+        let serial = serial.unwrap_or(directory.next);
+        directory.next = directory.next.max(serial + 1);
+        let entry = Entry { inode, serial };
+        directory.entries.insert(name.to_vec(), entry);
+        holder.modified_ns = now;
+        holder.changed_ns = now;
+        self.listing.insert((number, serial), name.to_vec());
+        Ok(())
+    }
+
+    /// Removes an entry from a directory.
+    pub(super) fn remove_entry(&mut self, number: u64, name: &[u8], now: u64) -> Call<Entry> {
+        let holder = self.inode_mut(number)?;
+        let InodeKind::Directory(directory) = &mut holder.node else {
+            return Err(Errno::NOTDIR);
+        };
+        let entry = directory.entries.remove(name).ok_or(Errno::NOENT)?;
+        holder.modified_ns = now;
+        holder.changed_ns = now;
+        self.listing.remove(&(number, entry.serial));
+        Ok(entry)
     }
 
     pub(crate) fn is_directory(&self, number: u64) -> bool {
@@ -159,10 +242,18 @@ impl Tree {
     }
 
     /// The content of a regular file.
-    pub(crate) fn content(&self, number: u64) -> Call<&Vec<u8>> {
+    pub(crate) fn content(&self, number: u64) -> Call<&Content> {
         match &self.inode(number)?.node {
-            InodeKind::File(bytes) => Ok(bytes),
-            InodeKind::Directory { .. } => Err(Errno::ISDIR),
+            InodeKind::File(content) => Ok(content),
+            InodeKind::Directory(_) => Err(Errno::ISDIR),
+            InodeKind::Link(_) => Err(Errno::LOOP),
+        }
+    }
+
+    fn content_mut(&mut self, number: u64) -> Call<&mut Content> {
+        match &mut self.inode_mut(number)?.node {
+            InodeKind::File(content) => Ok(content),
+            InodeKind::Directory(_) => Err(Errno::ISDIR),
             InodeKind::Link(_) => Err(Errno::LOOP),
         }
     }
@@ -170,7 +261,7 @@ impl Tree {
     pub(crate) fn filetype(&self, number: u64) -> u8 {
         match self.inodes.get(&number).map(|inode| &inode.node) {
             Some(InodeKind::File(_)) => filetype::REGULAR_FILE,
-            Some(InodeKind::Directory { .. }) => filetype::DIRECTORY,
+            Some(InodeKind::Directory(_)) => filetype::DIRECTORY,
             Some(InodeKind::Link(_)) => filetype::SYMBOLIC_LINK,
             None => filetype::UNKNOWN,
         }
@@ -179,7 +270,7 @@ impl Tree {
     /// What a file's `size` reads as.
     pub(crate) fn size(&self, number: u64) -> u64 {
         match self.inodes.get(&number).map(|inode| &inode.node) {
-            Some(InodeKind::File(bytes)) => bytes.len() as u64,
+            Some(InodeKind::File(content)) => content.size(),
             Some(InodeKind::Link(target)) => target.len() as u64,
             _ => 0,
         }
@@ -187,11 +278,15 @@ impl Tree {
 
     /// Takes room for `bytes` more.
     pub(super) fn charge(&mut self, bytes: u64) -> Call {
-        let used = self.used.checked_add(bytes).ok_or(Errno::NOSPC)?;
-        if used > self.limit {
-            return Err(Errno::NOSPC);
+        let left = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        let mut used = self.used;
+        // What is only not freed yet is in nobody's way.
+        while left(used).is_none() {
+            let chunk = self.trash.pop().ok_or(Errno::NOSPC)?;
+            used -= chunk_cost(&chunk);
+            self.used = used;
         }
-        self.used = used;
+        self.used = used + bytes;
         Ok(())
     }
 
@@ -201,9 +296,6 @@ impl Tree {
 
     /// A new inode, not yet named.
     pub(super) fn create(&mut self, node: InodeKind, now: u64) -> Call<u64> {
-        if self.next >= MAX_INODE {
-            return Err(Errno::NOSPC);
-        }
         self.charge(content_cost(&node))?;
         let number = self.next;
         self.next += 1;
@@ -224,60 +316,91 @@ impl Tree {
             return;
         }
         if let Some(inode) = self.inodes.remove(&number) {
-            self.refund(content_cost(&inode.node));
+            let cost = content_cost(&inode.node);
+            match inode.node {
+                InodeKind::File(content) => {
+                    self.refund(INODE_COST);
+                    self.trash.extend(content.into_chunks());
+                }
+                _ => self.refund(cost),
+            }
         }
+    }
+
+    /// Frees a little of what files that shrank or went have left behind.
+    pub(crate) fn free_some(&mut self) {
+        let kept = self.trash.len().saturating_sub(FREED_AT_ONCE);
+        let freed: u64 = self
+            .trash
+            .drain(kept..)
+            .map(|chunk| chunk_cost(&chunk))
+            .sum();
+        self.refund(freed);
     }
 
     /// Reads at `position` as much as fits.
     pub(crate) fn read(&self, number: u64, position: u64, buffer: &mut [u8]) -> Call<usize> {
-        let content = self.content(number)?;
-        let start = usize::try_from(position).unwrap_or(usize::MAX);
-        let rest = content.get(start..).unwrap_or(&[]);
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
+        Ok(self.content(number)?.read(position, buffer))
     }
 
-    /// Makes room for a write that ends at `end`; the gap reads as zeros.
-    pub(crate) fn reserve(&mut self, number: u64, end: u64) -> Call {
-        let length = self.content(number)?.len() as u64;
-        if end > length {
-            self.resize(number, end)?;
-        }
-        Ok(())
-    }
-
-    /// Writes at `position`, which [`Tree::reserve`] has made room for.
-    pub(crate) fn write(&mut self, number: u64, position: u64, bytes: &[u8]) -> Call {
-        let InodeKind::File(content) = &mut self.inode_mut(number)?.node else {
-            return Err(Errno::ISDIR);
-        };
-        let start = usize::try_from(position).map_err(|_| Errno::FBIG)?;
-        let end = start.checked_add(bytes.len()).ok_or(Errno::FBIG)?;
-        let target = content.get_mut(start..end).ok_or(Errno::NOSPC)?;
-        target.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Cuts a file or fills it up with zeros.
-    pub(crate) fn resize(&mut self, number: u64, size: u64) -> Call {
-        let length = self.content(number)?.len() as u64;
-        if size > self.limit.max(length) {
+    /// Takes room for all bytes of `range` that are not stored yet.
+    fn charge_range(&mut self, number: u64, range: Range<u64>) -> Call {
+        if range.end > MAX_FILE_BYTES {
             return Err(Errno::FBIG);
         }
-        if size > length {
-            self.charge(size - length)?;
-        } else {
-            self.refund(length - size);
+        let growth = self.content(number)?.growth(range);
+        self.charge(growth.bytes + CHUNK_COST * growth.chunks)
+    }
+
+    /// Writes at `position`: all or, where there is no room, nothing.
+    pub(crate) fn write(&mut self, number: u64, position: u64, bytes: &[u8]) -> Call {
+        let end = position.checked_add(bytes.len() as u64);
+        self.charge_range(number, position..end.ok_or(Errno::FBIG)?)?;
+        self.content_mut(number)?.write(position, bytes);
+        Ok(())
+    }
+
+    /// Whether there can be room for all of `range`, for all that can be told at once.
+    pub(super) fn may_store(&self, number: u64, range: &Range<u64>) -> Call {
+        if range.end > MAX_FILE_BYTES {
+            return Err(Errno::FBIG);
         }
-        let size = usize::try_from(size).map_err(|_| Errno::FBIG)?;
-        if let InodeKind::File(content) = &mut self.inode_mut(number)?.node {
-            content.resize(size, 0);
-            if size == 0 {
-                content.shrink_to_fit();
+        let stored = self.content(number)?.stored_bytes();
+        match (range.end - range.start).saturating_sub(stored) > self.limit {
+            true => Err(Errno::NOSPC),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes room for all of `range`, so that writing it cannot fail for want of it.
+    pub(super) fn store(&mut self, number: u64, range: Range<u64>) -> Call {
+        self.charge_range(number, range.clone())?;
+        self.content_mut(number)?.store(range);
+        Ok(())
+    }
+
+    /// Cuts a file, or lets it grow by a hole, which reads as zeros.
+    pub(crate) fn resize(&mut self, number: u64, size: u64) -> Call {
+        if size > MAX_FILE_BYTES {
+            return Err(Errno::FBIG);
+        }
+        let (removed, less) = self.content_mut(number)?.resize(size);
+        let whole: u64 = removed.iter().map(|chunk| chunk.len() as u64).sum();
+        self.refund(less - whole);
+        self.trash.extend(removed);
+        Ok(())
+    }
+
+    /// Notes that a file or directory was read, as file systems mounted `relatime` do: only if it
+    /// has changed since the last time, or that is a day ago.
+    pub(crate) fn touch_accessed(&mut self, number: u64, now: u64) {
+        if let Ok(inode) = self.inode_mut(number) {
+            let last = inode.accessed_ns;
+            let changed = inode.modified_ns.max(inode.changed_ns);
+            if last <= changed || now.saturating_sub(last) >= ACCESS_TIME_NS {
+                inode.accessed_ns = now;
             }
         }
-        Ok(())
     }
 
     pub(crate) fn touch_modified(&mut self, number: u64, now: u64) {
@@ -296,6 +419,9 @@ impl Tree {
         now: u64,
     ) -> Call {
         let inode = self.inode_mut(number)?;
+        if accessed.is_none() && modified.is_none() {
+            return Ok(());
+        }
         inode.accessed_ns = accessed.unwrap_or(inode.accessed_ns);
         inode.modified_ns = modified.unwrap_or(inode.modified_ns);
         inode.changed_ns = now;
@@ -312,16 +438,14 @@ impl Tree {
     #[cfg(test)]
     pub(crate) fn recount(&self) -> u64 {
         let costs = self.inodes.values().map(|inode| content_cost(&inode.node));
-        costs.sum()
+        let trash = self.trash.iter().map(chunk_cost);
+        costs.chain(trash).sum()
     }
 }
 
-pub(super) fn empty_directory(parent: u64, now: u64) -> Inode {
+fn empty_directory(parent: u64, now: u64) -> Inode {
     Inode {
-        node: InodeKind::Directory {
-            entries: BTreeMap::new(),
-            parent,
-        },
+        node: InodeKind::Directory(Directory::new(parent)),
         accessed_ns: now,
         modified_ns: now,
         changed_ns: now,
@@ -329,10 +453,13 @@ pub(super) fn empty_directory(parent: u64, now: u64) -> Inode {
     }
 }
 
-/// Checks the shape of a tree and counts its links anew.
-fn check(tree: &mut FileTree, open: &BTreeSet<u64>) -> Result<(), TreeError> {
+/// Checks the shape of a tree and counts its links anew. Gives the order of its listings.
+fn check(
+    tree: &mut FileTree,
+    open: &BTreeSet<u64>,
+) -> Result<BTreeMap<(u64, u64), Vec<u8>>, TreeError> {
     if let Some((&inode, _)) = tree.inodes.last_key_value()
-        && (inode >= tree.next || tree.next > MAX_INODE)
+        && (inode >= tree.next || tree.next > MAX_NUMBER)
     {
         return Err(TreeError::Number { inode });
     }
@@ -340,31 +467,42 @@ fn check(tree: &mut FileTree, open: &BTreeSet<u64>) -> Result<(), TreeError> {
         return Err(TreeError::Number { inode: 0 });
     }
     let parent_of_root = match tree.inodes.get(&ROOT).map(|inode| &inode.node) {
-        Some(InodeKind::Directory { parent, .. }) => *parent,
+        Some(InodeKind::Directory(root)) => root.parent,
         _ => return Err(TreeError::NoRoot),
     };
     if parent_of_root != ROOT {
         return Err(TreeError::Directory { inode: ROOT });
     }
     let mut links: BTreeMap<u64, u64> = BTreeMap::from([(ROOT, 1)]);
+    let mut listing = Vec::new();
     let mut queue = vec![ROOT];
-    while let Some(directory) = queue.pop() {
-        let Some(InodeKind::Directory { entries, .. }) =
-            tree.inodes.get(&directory).map(|inode| &inode.node)
+    while let Some(number) = queue.pop() {
+        let Some(InodeKind::Directory(directory)) =
+            tree.inodes.get(&number).map(|inode| &inode.node)
         else {
             continue;
         };
-        for (name, &inode) in entries {
+        if directory.next > MAX_NUMBER {
+            return Err(TreeError::Serial { directory: number });
+        }
+        for (name, &Entry { inode, serial }) in &directory.entries {
             if !valid_name(name) {
-                return Err(TreeError::BadName { directory });
+                return Err(TreeError::BadName { directory: number });
+            }
+            if serial >= directory.next {
+                return Err(TreeError::Serial { directory: number });
             }
             let Some(child) = tree.inodes.get(&inode) else {
-                return Err(TreeError::Missing { directory, inode });
+                return Err(TreeError::Missing {
+                    directory: number,
+                    inode,
+                });
             };
+            listing.push(((number, serial), name.clone()));
             let count = links.entry(inode).or_insert(0);
             *count += 1;
-            if let InodeKind::Directory { parent, .. } = &child.node {
-                if *count > 1 || *parent != directory {
+            if let InodeKind::Directory(state) = &child.node {
+                if *count > 1 || state.parent != number {
                     return Err(TreeError::Directory { inode });
                 }
                 queue.push(inode);
@@ -372,6 +510,11 @@ fn check(tree: &mut FileTree, open: &BTreeSet<u64>) -> Result<(), TreeError> {
         }
     }
     for (&number, inode) in &mut tree.inodes {
+        if let InodeKind::File(content) = &inode.node
+            && content.size() > MAX_FILE_BYTES
+        {
+            return Err(TreeError::Size { inode: number });
+        }
         inode.links = links.get(&number).copied().unwrap_or(0);
         if inode.links > 0 {
             continue;
@@ -380,11 +523,18 @@ fn check(tree: &mut FileTree, open: &BTreeSet<u64>) -> Result<(), TreeError> {
             return Err(TreeError::Unreachable { inode: number });
         }
         // A removed directory that is still open is empty and leads nowhere.
-        if let InodeKind::Directory { entries, parent } = &inode.node
-            && (!entries.is_empty() || *parent != number)
+        if let InodeKind::Directory(state) = &inode.node
+            && (!state.entries.is_empty() || state.parent != number)
         {
             return Err(TreeError::Directory { inode: number });
         }
     }
-    Ok(())
+    listing.sort_unstable();
+    let twins = listing.windows(2).find(|pair| pair[0].0 == pair[1].0);
+    match twins {
+        Some(pair) => Err(TreeError::Serial {
+            directory: pair[0].0.0,
+        }),
+        None => Ok(listing.into_iter().collect()),
+    }
 }

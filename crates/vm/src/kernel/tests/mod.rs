@@ -1,5 +1,6 @@
 //! The kernel alone, without any program: calls with pointers into a memory of our own.
 
+mod long;
 mod model;
 mod network;
 mod paths;
@@ -7,7 +8,7 @@ mod poll;
 mod streams;
 
 use super::abi::{Call, Errno, rights};
-use super::files::Open;
+use super::files::{Allocate, Open, ReadDirectory};
 use super::guest::{Guest, u32_at, u64_at};
 use super::transfer::{Read, Vectored, Write};
 use super::waiting::{Blocking, Step, Wait};
@@ -271,14 +272,42 @@ impl Bench {
         Ok((self.u64(DATA + 8), filetype, links, size))
     }
 
+    fn allocate(&mut self, descriptor: u32, offset: u64, length: u64) -> Call {
+        let mut call = Allocate {
+            descriptor,
+            offset,
+            length,
+            begun: None,
+        };
+        while let Err(wait) = self.attempt(&mut call)? {
+            assert!(wait.turn);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the entries that follow a cookie.
+    fn list_once(&mut self, descriptor: u32, length: u32, cookie: u64) -> Call<u32> {
+        let mut call = ReadDirectory {
+            descriptor,
+            buffer: DATA,
+            length,
+            out: OUT,
+            cookie,
+            used: 0,
+        };
+        loop {
+            match self.attempt(&mut call)? {
+                Ok(used) => return Ok(used),
+                Err(wait) => assert!(wait.turn),
+            }
+        }
+    }
+
     /// The names in a directory, read through a buffer of `length` bytes.
     fn list(&mut self, descriptor: u32, length: u32) -> Call<Vec<Vec<u8>>> {
         let (mut names, mut cookie) = (Vec::new(), 0);
         loop {
-            self.call(|kernel, guest| {
-                kernel.fd_readdir(guest, descriptor, (DATA, length), cookie, OUT)
-            })?;
-            let used = self.u32(OUT);
+            let used = self.list_once(descriptor, length, cookie)?;
             let (mut at, end) = (DATA, DATA + used);
             while end - at >= 24 {
                 let name_length = self.u32(at + 16);
