@@ -89,6 +89,17 @@ fn files_are_the_same_and_travel() {
 }
 
 #[test]
+fn preview_1_keeps_its_corners_however_often_it_is_frozen() {
+    let wasm = guest("preview1");
+    let report = same_under_torture(&wasm, &spec(&["preview1"]), &World::default(), 0..6, 25);
+    exited(&report);
+    let parts =
+        "paths\nnames\ncontent\nrights\ndescriptors\nlisting\ntimes\npolling\nrest\nclean\n";
+    assert_eq!(text(&report.output), parts);
+    assert!(report.files.inodes.len() == 1, "it leaves something behind");
+}
+
+#[test]
 fn kernels_are_the_same() {
     let report = same_under_torture(
         &guest("kernels"),
