@@ -44,29 +44,21 @@
 //! still read
 //! ```
 //!
-//! A reader reads its own format version and the one before it, and so with every section. It looks at the length before it
-//! allocates, at the checksum before it decodes, and it leaves no byte unread. What it returns has
-//! passed [`Memory::check`]; that the module has such frames, globals and memories is for the
-//! machine to find out, against the artefact.
+//! A reader reads its own format version and the one before it, and so with every section. It looks
+//! at the length before it allocates, at the checksum before it decodes, and it leaves no byte
+//! unread. What it returns has passed [`Memory::check`]; that the module has such frames, globals
+//! and memories is for the machine to find out, against the artefact.
 
+use super::cursor::Cursor;
+use super::error::{DecodeError, malformed};
+use super::header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, checksum};
 use super::kernel_1::Kernel1;
-use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, PageMapError, Phase, Run, Snapshot};
+use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The first eight bytes of every snapshot.
-pub const MAGIC: [u8; 8] = *b"LIMOSA\r\n";
-/// The version this code writes; it reads this one and the one before.
-pub const FORMAT_VERSION: u16 = 1;
-/// The oldest version this code reads.
-pub const OLDEST_FORMAT_VERSION: u16 = 1;
-/// Bytes before the first section.
-pub const HEADER_BYTES: usize = 56;
-
-/// Where the checksum lies in the header.
-const CHECKSUM_AT: usize = 24;
 /// Bytes before a section's content.
 const SECTION_HEADER_BYTES: usize = 12;
 /// Kinds from here on may be skipped by a reader that does not know them.
@@ -118,198 +110,6 @@ impl Kind {
             Kind::Memories => "memories",
             Kind::Kernel => "kernel",
         }
-    }
-}
-
-/// Bytes that are not a snapshot this code can read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// It does not begin like one.
-    #[error(
-        "this is not a Limosa snapshot: it does not begin with the bytes that every snapshot \
-         begins with; give a file that `limosa checkpoint` wrote"
-    )]
-    NotASnapshot,
-    /// There are fewer bytes than there must be.
-    #[error(
-        "the snapshot is truncated: {have} bytes of {need} are there; it was cut off while it was \
-         written or copied: copy it again"
-    )]
-    Truncated {
-        /// Bytes there.
-        have: u64,
-        /// Bytes that it must have, as far as can be told.
-        need: u64,
-    },
-    /// There are more bytes than it says it has.
-    #[error(
-        "{extra} bytes follow the end of the snapshot; two files may have been joined: copy it \
-         again"
-    )]
-    Trailing {
-        /// Bytes too many.
-        extra: u64,
-    },
-    /// A release after this one wrote it.
-    #[error(
-        "the snapshot has format version {version}; this release reads up to {newest}: restore it \
-         with the release that wrote it, or a later one"
-    )]
-    Newer {
-        /// Its version.
-        version: u16,
-        /// The newest version that can be read.
-        newest: u16,
-    },
-    /// A release long before this one wrote it.
-    #[error(
-        "the snapshot has format version {version}; this release reads {oldest} and later: restore \
-         it with an older release and take it again with one in between"
-    )]
-    Older {
-        /// Its version.
-        version: u16,
-        /// The oldest version that can be read.
-        oldest: u16,
-    },
-    /// Its bytes are not those that were written.
-    #[error(
-        "the snapshot was altered: its checksum does not match its content; copy it again, or take \
-         a new one"
-    )]
-    Altered,
-    /// A section that cannot be skipped is of a kind that this release does not know.
-    #[error(
-        "the snapshot has a section of kind {kind}, which this release does not know and may not \
-         skip: restore it with the release that wrote it, or a later one"
-    )]
-    UnknownSection {
-        /// The kind.
-        kind: u16,
-    },
-    /// A section's content is of a version that this release does not know.
-    #[error(
-        "the snapshot's {section} section has version {version}; this release reads up to {known}: \
-         restore it with the release that wrote it, or a later one"
-    )]
-    SectionVersion {
-        /// The section.
-        section: &'static str,
-        /// Its version.
-        version: u16,
-        /// The newest version that can be read.
-        known: u16,
-    },
-    /// A section is there twice.
-    #[error("the snapshot has two sections of kind {kind}; whatever wrote it is faulty")]
-    DuplicateSection {
-        /// The kind.
-        kind: u16,
-    },
-    /// A section comes after one of a higher kind.
-    #[error(
-        "the snapshot's section of kind {kind} comes after one of kind {after}; whatever wrote it \
-         is faulty"
-    )]
-    SectionOrder {
-        /// The kind.
-        kind: u16,
-        /// The kind before it.
-        after: u16,
-    },
-    /// A section is not there.
-    #[error("the snapshot has no {section} section; whatever wrote it is faulty")]
-    MissingSection {
-        /// The section.
-        section: &'static str,
-    },
-    /// A section's content is not what its kind holds.
-    #[error("the snapshot's {section} section is malformed: {reason}; whatever wrote it is faulty")]
-    Malformed {
-        /// The section, or "header".
-        section: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A memory's page map does not fit it.
-    #[error("memory {index} of the snapshot does not fit together: {error}")]
-    Memory {
-        /// Index of the memory.
-        index: usize,
-        /// What is wrong.
-        error: PageMapError,
-    },
-}
-
-fn malformed(section: &'static str, reason: impl Into<String>) -> DecodeError {
-    DecodeError::Malformed {
-        section,
-        reason: reason.into(),
-    }
-}
-
-/// The header of a snapshot: enough to know how much to read, and whether to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The format version.
-    pub version: u16,
-    /// The number of sections.
-    pub sections: u32,
-    /// The length of everything after the header, in bytes.
-    pub body_bytes: u64,
-    /// BLAKE3 over the header before the checksum and everything after the header.
-    pub checksum: [u8; 32],
-}
-
-impl Header {
-    /// Reads the header at the beginning of `bytes` ([`HEADER_BYTES`] are enough). A reader of
-    /// files or links compares [`Header::total_bytes`] with its own limit before it goes on.
-    pub fn read(bytes: &[u8]) -> Result<Header, DecodeError> {
-        let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
-        if magic.is_empty() || !MAGIC.starts_with(magic) {
-            return Err(DecodeError::NotASnapshot);
-        }
-        let truncated = || DecodeError::Truncated {
-            have: bytes.len() as u64,
-            need: HEADER_BYTES as u64,
-        };
-        let mut fields = Cursor {
-            section: "header",
-            rest: bytes.get(MAGIC.len()..).ok_or_else(truncated)?,
-        };
-        // The version comes before the rest: another version may have another header.
-        let version = fields.u16().map_err(|_| truncated())?;
-        if version > FORMAT_VERSION {
-            return Err(DecodeError::Newer {
-                version,
-                newest: FORMAT_VERSION,
-            });
-        }
-        if version < OLDEST_FORMAT_VERSION {
-            return Err(DecodeError::Older {
-                version,
-                oldest: OLDEST_FORMAT_VERSION,
-            });
-        }
-        if bytes.len() < HEADER_BYTES {
-            return Err(truncated());
-        }
-        let reserved = fields.u16()?;
-        let header = Header {
-            version,
-            sections: fields.u32()?,
-            body_bytes: fields.u64()?,
-            checksum: fields.array()?,
-        };
-        if reserved != 0 {
-            return Err(malformed("header", "its reserved bytes are not zero"));
-        }
-        Ok(header)
-    }
-
-    /// The length of the whole snapshot, in bytes.
-    pub fn total_bytes(&self) -> u64 {
-        self.body_bytes.saturating_add(HEADER_BYTES as u64)
     }
 }
 
@@ -567,26 +367,6 @@ impl Snapshot {
     }
 }
 
-/// The checksum of a snapshot whose header's first bytes are `head`.
-fn checksum(head: &[u8], body: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&head[..CHECKSUM_AT]).update(body);
-    *hasher.finalize().as_bytes()
-}
-
-/// Makes the length and checksum of an altered snapshot right again, for tests that want to reach
-/// what lies behind them. Does nothing to bytes shorter than a header.
-#[doc(hidden)]
-pub fn fix_header(bytes: &mut [u8]) {
-    if bytes.len() < HEADER_BYTES {
-        return;
-    }
-    let (head, body) = bytes.split_at_mut(HEADER_BYTES);
-    head[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    let checksum = checksum(head, body);
-    head[CHECKSUM_AT..].copy_from_slice(&checksum);
-}
-
 fn identity(snapshot: &Snapshot) -> Vec<u8> {
     let mut out = Vec::with_capacity(65);
     out.extend(snapshot.image.0);
@@ -651,70 +431,6 @@ fn memory_table(memories: &[Memory]) -> Vec<u8> {
 fn kernel(kernel: &Kernel) -> Vec<u8> {
     // Writing to memory cannot fail, and every type of the kernel section can be written.
     postcard::to_allocvec(kernel).expect("the kernel section is serialisable")
-}
-
-/// Reads numbers off the front of a section's content.
-struct Cursor<'a> {
-    section: &'static str,
-    rest: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        match self.rest.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                Ok(taken)
-            }
-            None => Err(malformed(
-                self.section,
-                format!(
-                    "{length} bytes are needed where {} are left",
-                    self.rest.len()
-                ),
-            )),
-        }
-    }
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-    fn u8(&mut self) -> Result<u8, DecodeError> {
-        self.array().map(|[byte]| byte)
-    }
-    fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_le_bytes)
-    }
-    fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.array().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_le_bytes)
-    }
-    /// A count of things that take at least `each` bytes, so no more than the rest can hold.
-    fn count(&mut self, each: usize, things: &str) -> Result<usize, DecodeError> {
-        let count = self.u32()? as usize;
-        if count > self.rest.len() / each {
-            return Err(malformed(
-                self.section,
-                format!(
-                    "{count} {things} do not fit into the {} bytes left",
-                    self.rest.len()
-                ),
-            ));
-        }
-        Ok(count)
-    }
-    fn finish(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
-        Err(malformed(
-            self.section,
-            format!("{} bytes follow its end", self.rest.len()),
-        ))
-    }
 }
 
 /// Finds the sections, then decodes each.

@@ -2,17 +2,19 @@
 
 mod codec;
 mod content;
+mod cursor;
+mod error;
+mod header;
 mod kernel;
 mod kernel_1;
 mod pages;
 
-#[doc(hidden)]
-pub use codec::fix_header;
-pub use codec::{
-    DecodeError, Encoded, Encoder, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC,
-    OLDEST_FORMAT_VERSION,
-};
+pub use codec::{Encoded, Encoder};
 pub use content::{CHUNK_BYTES, Chunk, Content, Growth};
+pub use error::DecodeError;
+#[doc(hidden)]
+pub use header::fix_header;
+pub use header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERSION};
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
 
