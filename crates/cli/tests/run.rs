@@ -5,9 +5,7 @@ mod common;
 use common::{Done, Node, guest, limosa, until};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 fn module(directory: &tempfile::TempDir, text: &str) -> PathBuf {
     let path = directory.path().join("program.wasm");
@@ -58,65 +56,6 @@ fn limosa_failing_before_the_program_gives_125() {
         let done = Done::from(command.arg(guest("hello")).output().unwrap());
         done.fails(125, &["`taken`"]);
     }
-}
-
-#[test]
-fn a_program_on_another_node_has_the_terminals_output_and_its_exit_code() {
-    let one = Node::start("one", None);
-    let _two = Node::start("two", Some(one.ticket()));
-    let attached = |options: &[&str], args: &[&str]| {
-        let mut command = one.limosa();
-        command.arg("run").args(options).arg(guest("hello"));
-        Done::from(command.arg("--").args(args).output().unwrap())
-    };
-    let done = attached(&["--on", "two", "--name", "far", "-e", "A=1"], &["x"]);
-    assert_eq!(
-        done.succeeds(),
-        "hello\nargument 1: x\nenvironment: A=1\nend of input"
-    );
-    assert_eq!(done.err, "");
-    let far = one.run(["inspect", "far", "--json"]).json();
-    assert_eq!(
-        (&far["node_name"], &far["exit_code"]),
-        (&"two".into(), &0.into())
-    );
-    assert_eq!(
-        attached(&["--name", "near", "--rm"], &["exit", "7"]).code,
-        7
-    );
-    let done = attached(&["--on", "two", "--rm"], &["trap"]);
-    done.fails(134, &["limosa: ", "unreachable"]);
-    // What was to be forgotten is.
-    assert_eq!(one.run(["ps", "-aq"]).succeeds().lines().count(), 1);
-    one.run(["inspect", "near"]).fails(3, &["near"]);
-    attached(&["--on", "nowhere"], &[]).fails(3, &["nowhere"]);
-}
-
-#[test]
-fn an_interrupt_kills_the_program_that_the_terminal_stays_with() {
-    let node = Node::start("alone", None);
-    let mut command = node.limosa();
-    command
-        .args(["run", "--name", "ticker"])
-        .arg(guest("hello"));
-    let mut child = command
-        .args(["--", "tick", "0", "5"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "tick 1\n");
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
-    assert!(sent.unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let ticker = node.run(["inspect", "ticker", "--json"]).json();
-    assert_eq!(
-        (&ticker["state"], &ticker["exit_code"]),
-        (&"exited".into(), &137.into())
-    );
 }
 
 #[test]

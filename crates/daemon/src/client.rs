@@ -3,6 +3,7 @@
 //! Each call opens its own connection: a local connect costs some 20 µs, and nothing has to be
 //! pooled or kept alive.
 
+use crate::api::LogsWanted;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use wire::api::{
-    ApiError, MigrateRequest, MoveReport, NodeInfo, ProcessInfo, RunSpec, Ticket, Version,
+    ApiError, InputTaken, MigrateRequest, MoveReport, NodeInfo, ProcessInfo, RunSpec, Ticket,
+    Version,
 };
 
 /// The longest JSON answer that is read, in bytes.
@@ -206,15 +208,51 @@ impl Client {
         follow: bool,
         tail: Option<u64>,
     ) -> Result<Logs, ClientError> {
-        let mut path = of(process, &format!("/logs?follow={}", u8::from(follow)));
-        if let Some(lines) = tail {
-            path += &format!("&tail={lines}");
-        }
+        self.log_of(
+            process,
+            LogsWanted {
+                follow,
+                tail,
+                ..LogsWanted::default()
+            },
+        )
+        .await
+    }
+
+    /// All that a process writes that was started with `attach`, until it ends: it waits for this
+    /// reader, and is taken to be alone a while after the reader has gone.
+    pub async fn attach(&self, process: &str) -> Result<Logs, ClientError> {
+        let wanted = LogsWanted {
+            follow: true,
+            from: Some(0),
+            attached: true,
+            ..LogsWanted::default()
+        };
+        self.log_of(process, wanted).await
+    }
+
+    async fn log_of(&self, process: &str, wanted: LogsWanted) -> Result<Logs, ClientError> {
+        let path = of(process, &wanted.path());
         let response = self.call(Method::GET, &path, Bytes::new()).await?;
         Ok(Logs {
             body: response.into_body(),
             buffer: BytesMut::new(),
         })
+    }
+
+    /// `PUT …/input`: gives a piece of standard input, which begins at position `at`, to a process
+    /// that was started with `attach`; with `end` it is the last. Answers once the process wants
+    /// more, with the position after what it has.
+    pub async fn input(
+        &self,
+        process: &str,
+        at: u64,
+        bytes: Vec<u8>,
+        end: bool,
+    ) -> Result<u64, ClientError> {
+        let path = of(process, &format!("/input?at={at}&end={}", u8::from(end)));
+        let taken: InputTaken = self.json(Method::PUT, &path, bytes.into()).await?;
+        Ok(taken.received)
     }
 
     /// `POST …/checkpoint`: writes the checkpoint file to `target`; the process runs on. Returns

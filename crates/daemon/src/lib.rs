@@ -17,6 +17,7 @@ pub mod client;
 pub mod core;
 pub mod fleet;
 pub mod links;
+pub mod listener;
 pub mod loader;
 pub mod local;
 pub mod moves;

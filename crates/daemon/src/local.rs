@@ -8,6 +8,7 @@ use crate::fleet::FleetView;
 use crate::links::Dialler;
 use crate::links::identity::{Identity, IdentityError, generate};
 use crate::loader::{Loader, Unloadable};
+use crate::processes::console::Console;
 use crate::processes::log::Log;
 use crate::processes::managed::{
     End, KILLED, Launch, Managed, NOT_STARTED, Origin, Reports, Sealed, Status,
@@ -118,14 +119,16 @@ pub async fn run(
         .map_err(|error| LocalError::Start(error.to_string()))?;
     birth.listeners = names;
     let terminal = Arc::new(Terminal::new());
+    let log = Log::new(0, None);
     let launch = Launch {
         id: process,
         name: spec.name.clone().unwrap_or_else(|| "program".to_owned()),
         image,
         origin: Origin::Birth(Box::new(birth)),
         sockets,
-        stdio: terminal.clone(),
-        log: Log::new(0, None),
+        console: Console::detached(log.clone()),
+        stdio: Some(terminal.clone()),
+        log,
         listeners,
         born_ns: 0,
         moves: 0,

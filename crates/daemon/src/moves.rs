@@ -17,7 +17,8 @@ pub use arrivals::Arrivals;
 use crate::core::Core;
 use crate::links::bulk::BulkOut;
 use crate::loader::{Unloadable, blocking};
-use crate::processes::log::{Log, LoggedStdio};
+use crate::processes::console::Console;
+use crate::processes::log::Log;
 use crate::processes::managed::{Launch, Managed, Origin, Sealed};
 use crate::processes::sockets::Sockets;
 use crate::store::images::id_of;
@@ -168,6 +169,7 @@ impl Moves {
             moves: managed.moves + 1,
             log_end,
             frozen_ns: nanoseconds(since),
+            console: managed.console.seal(),
         };
         let _ = outgoing.parts.send(Part::Snapshot {
             sealed,
@@ -520,7 +522,8 @@ impl Receive {
                 image,
                 origin: Origin::Snapshot(Box::new(snapshot)),
                 sockets: sockets.clone(),
-                stdio: Arc::new(LoggedStdio(log.clone())),
+                console: Console::moved_here(log.clone(), luggage.console),
+                stdio: None,
                 log,
                 listeners: luggage.listeners,
                 born_ns: luggage.born_ns,

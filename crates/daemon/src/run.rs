@@ -154,6 +154,18 @@ pub enum RunError {
     /// The fleet could not be joined.
     #[error("cannot join: {0}")]
     Join(#[from] join::JoinError),
+    /// Another node of its fleet has its name.
+    #[error(
+        "the fleet has a node `{name}` already ({}); choose another --name, or forget that node \
+         if it is gone for good: `limosa forget`",
+        by.short()
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        by: NodeId,
+    },
     /// Its name cannot be one.
     #[error("the node cannot be called `{name}`: {error}")]
     Name {
@@ -321,10 +333,19 @@ fn last_life(state: &StateDir, me: NodeId) -> Result<Option<Member>, StateError>
 
 /// The node's name: the one that it was given, or the one that it has in its fleet.
 fn name(config: &NodeConfig, state: &StateDir, me: NodeId) -> Result<String, RunError> {
-    let last = match config.keep_name {
-        true => last_life(state, me)?,
-        false => None,
-    };
+    if !config.keep_name {
+        let members = state.fleet()?.into_iter().flat_map(|fleet| fleet.members);
+        let mut others = members.filter(|member| member.node != me);
+        // The others refuse a name twice, too, but then this node would have another one there.
+        return match others.find(|other| other.name == config.name) {
+            Some(other) => Err(RunError::NameTaken {
+                name: other.name,
+                by: other.node,
+            }),
+            None => Ok(config.name.clone()),
+        };
+    }
+    let last = last_life(state, me)?;
     Ok(last
         .map(|last| last.name)
         .filter(|name| check_name(name).is_ok())
@@ -373,7 +394,7 @@ async fn listen_again(
 }
 
 async fn listen(address: &str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
+    crate::listener::bind(address)
         .await
         .map_err(|source| RunError::Listen {
             address: address.to_owned(),

@@ -22,6 +22,28 @@ pub struct RunSpec {
     pub files: Vec<FileSpec>,
     /// The node to run on, by name or id; the one that is asked if absent.
     pub on: Option<String>,
+    /// Somebody stays with it: output waits for its reader (`logs?attached=1`), input comes through
+    /// `input`. If absent, standard input is at its end.
+    pub attach: Option<Terminals>,
+}
+
+/// Which of the standard streams of somebody who stays with a process are terminals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Terminals {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// What `PUT …/input` answers, once the process wants more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputTaken {
+    /// Bytes of input that it was given since it was born: where the next piece begins.
+    pub received: u64,
 }
 
 /// A listener to open.

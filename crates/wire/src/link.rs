@@ -30,7 +30,7 @@
 //! Join      one Join from the caller, one JoinReply back, then the connection ends
 //! ```
 
-use crate::api::ListenerInfo;
+use crate::api::{ListenerInfo, Terminals};
 use crate::control::Member;
 use crate::frame::MAX_DATA;
 use crate::{MoveId, NodeId};
@@ -406,6 +406,23 @@ pub struct Luggage {
     pub log_end: u64,
     /// How long it had been frozen when this was sent, in nanoseconds.
     pub frozen_ns: u64,
+    /// If somebody stays with it: how far they are.
+    pub console: Option<ConsoleState>,
+}
+
+/// What is between a process and the terminal that stays with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleState {
+    /// Which of its standard streams are terminals.
+    pub terminals: Terminals,
+    /// Input that the process has not read yet.
+    pub input: Vec<u8>,
+    /// Bytes of input since it was born.
+    pub received: u64,
+    /// No more input comes.
+    pub ended: bool,
+    /// Bytes of log frames that have been fetched since it was born.
+    pub fetched: u64,
 }
 
 /// Says what the next part on a bulk link is; `length` raw bytes follow.

@@ -1,7 +1,5 @@
-//! `limosa run` of a process of a node with the terminal attached: what it writes appears here,
-//! its exit code is the command's, and an interrupt kills it.
-//!
-//! The API carries no input to a process: it finds standard input at its end.
+//! `limosa run` of a process of a node with the terminal attached: what it writes appears here, what
+//! it reads comes from here, its exit code is the command's, and an interrupt kills it.
 
 use super::run::{Started, guest_code, say_where};
 use super::{Context, workers};
@@ -10,6 +8,8 @@ use crate::output;
 use crate::progress::during;
 use crate::signals::asked_to_end;
 use daemon::client::{Client, ClientError};
+use daemon::processes::terminal::read_input;
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use wire::api::{ProcessInfo, ProcessState};
 
 /// How long a process that was killed may take to end before it is left alone.
 const ENDING: Duration = Duration::from_secs(5);
+/// Bytes of standard input that are read at once.
+const PIECE: usize = 16 << 10;
 /// What a process that trapped has for an exit code.
 const TRAPPED: i32 = code::TRAPPED as i32;
 
@@ -50,6 +52,7 @@ pub fn run(context: &Context, start: Started<'_>, remove: bool) -> Result<ExitCo
                 say_where(&process.listeners);
                 tokio::select! {
                     end = follow(&client, &id) => end,
+                    never = feed(&client, &id) => match never {},
                     signal = &mut interrupt => Ok(End::Interrupted(signal)),
                 }
             }
@@ -107,9 +110,30 @@ pub fn lost(process: &ProcessInfo) -> String {
     )
 }
 
+/// Passes on standard input, as much as the process asks for.
+async fn feed(client: &Client, id: &str) -> Infallible {
+    let (mut at, mut piece, mut end) = (0, Vec::new(), false);
+    // What keeps input from its process is said by its end.
+    while let Ok(received) = client.input(id, at, piece, end).await {
+        at = received;
+        if end {
+            break;
+        }
+        let read = tokio::task::spawn_blocking(|| {
+            let mut buffer = vec![0; PIECE];
+            let length = read_input(&mut buffer);
+            buffer.truncate(length);
+            buffer
+        });
+        piece = read.await.unwrap_or_default();
+        end = piece.is_empty();
+    }
+    std::future::pending().await
+}
+
 /// Passes on what it writes, until it ends.
 async fn follow(client: &Client, id: &str) -> Result<End, Failure> {
-    let mut logs = client.logs(id, true, None).await?;
+    let mut logs = client.attach(id).await?;
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         let piece = match logs.next().await {

@@ -18,16 +18,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use wire::api::{ListenerInfo, ProcessInfo, RunSpec};
+use wire::api::{ListenerInfo, ProcessInfo, RunSpec, Terminals};
 
 /// Run a program: here in the foreground, or as a process of a node
 ///
 /// Without more it runs here, without any daemon, with the terminal's standard streams, and limosa
 /// ends with its exit code. With -d it becomes a process of this machine's node, or of the one named
 /// by --on, and its id is printed. With --on or --name and without -d it is such a process too, and
-/// the terminal stays with it: what it writes appears here, Ctrl-C kills it, and limosa ends with
-/// its exit code; but its standard input is empty. The program is a WebAssembly module for WASI
-/// preview 1.
+/// the terminal stays with it, wherever it moves: it reads and writes here, Ctrl-C kills it, and
+/// limosa ends with its exit code. The program is a WebAssembly module for WASI preview 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -136,6 +135,11 @@ impl Started<'_> {
 }
 
 impl Run {
+    /// Whether it becomes a process of a node with which the terminal stays.
+    fn attached(&self) -> bool {
+        !self.detach && (self.on.is_some() || self.name.is_some())
+    }
+
     pub fn perform(self, context: &Context) -> Result<ExitCode, Failure> {
         // Whatever fails from here on does so before the program runs.
         let early = |failure: Failure| failure.or_code(code::NOT_STARTED);
@@ -150,6 +154,7 @@ impl Run {
             listen: self.listen.iter().map(Listen::spec).collect(),
             files: tree.files,
             on: self.on.clone(),
+            attach: self.attached().then(terminals),
         };
         if let Some(seed) = self.torture {
             let backends = self.backend.list();
@@ -164,11 +169,20 @@ impl Run {
         if self.detach {
             return super::finish(detached(context, start));
         }
-        if self.on.is_some() || self.name.is_some() {
+        if self.attached() {
             return attach::run(context, start, self.rm);
         }
         let message = start.message();
         foreground(&message, &spec, &tree.contents, module)
+    }
+}
+
+/// What the standard streams are here.
+fn terminals() -> Terminals {
+    Terminals {
+        stdin: std::io::stdin().is_terminal(),
+        stdout: std::io::stdout().is_terminal(),
+        stderr: std::io::stderr().is_terminal(),
     }
 }
 

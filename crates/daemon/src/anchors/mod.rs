@@ -149,7 +149,7 @@ impl Anchors {
                 .await
                 .map_err(|_| wrong())?;
             let address: SocketAddr = addresses.next().ok_or_else(wrong)?;
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let listener = crate::listener::bind(address).await.map_err(failed)?;
             infos.push(ListenerInfo {
                 name: spec.name.clone(),
                 anchor: self.switch.me(),

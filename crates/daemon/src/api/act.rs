@@ -3,12 +3,13 @@
 //! The process may move while a request about it is served. Whoever serves it then says so, and
 //! the node that was asked looks again.
 
+use super::logs::LogsWanted;
 use super::resolve::{Found, resolve, without_directory};
-use super::{Answer, Context, Refusal, error, fleet, forward, json, start};
+use super::{Answer, Context, Refusal, error, fleet, forward, input, json, start};
 use crate::core::Core;
 use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
 use crate::processes::sockets::DRAINING;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
 use node::event::{Event, Failure, Reply};
@@ -41,10 +42,16 @@ pub enum Action {
     },
     Kill,
     Wait,
-    Logs {
-        follow: bool,
-        from: Option<u64>,
-        tail: Option<u64>,
+    Logs(LogsWanted),
+    /// A piece of standard input; answered when more is wanted.
+    Input {
+        at: u64,
+        bytes: Bytes,
+        end: bool,
+    },
+    /// Whoever stays with it has what it wrote, up to this position of its log.
+    Fetched {
+        position: u64,
     },
     Checkpoint,
     Migrate {
@@ -53,9 +60,10 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it changes nothing, so that it can be asked for twice.
-    fn only_looks(&self) -> bool {
-        matches!(self, Action::Inspect | Action::Wait)
+    /// Whether it makes no difference that it is asked for twice.
+    fn can_be_repeated(&self) -> bool {
+        use Action::{Fetched, Input, Inspect, Wait};
+        matches!(self, Inspect | Wait | Input { .. } | Fetched { .. })
     }
 }
 
@@ -73,7 +81,7 @@ impl<T: Into<Refusal>> From<T> for Obstacle {
     }
 }
 
-type Done = Result<axum::response::Response, Obstacle>;
+pub type Done = Result<axum::response::Response, Obstacle>;
 
 /// Does it, wherever the process is.
 pub async fn act(context: &Context, reference: &str, action: Action) -> Answer {
@@ -97,9 +105,9 @@ pub async fn act(context: &Context, reference: &str, action: Action) -> Answer {
                 match ask(&context.core, node, &reference, &action).await {
                     Ok(answer) => return Ok(answer),
                     Err(refusal) if refusal.error.code == error::NOT_HERE => Some(node),
-                    // What only looks can look again: its node is seen as dead soon, or is back.
+                    // Its node is seen as dead soon, or is back.
                     Err(refusal)
-                        if refusal.error.code == error::UNAVAILABLE && action.only_looks() =>
+                        if refusal.error.code == error::UNAVAILABLE && action.can_be_repeated() =>
                     {
                         Some(node)
                     }
@@ -137,15 +145,14 @@ async fn ask(core: &Core, node: NodeId, id: &str, action: &Action) -> Answer {
         }
         Action::Kill => (Method::POST, "/kill".to_owned(), Body::empty()),
         Action::Wait => (Method::GET, "/wait".to_owned(), Body::empty()),
-        Action::Logs { follow, from, tail } => {
-            let mut rest = format!("/logs?follow={}", u8::from(*follow));
-            if let Some(from) = from {
-                rest += &format!("&from={from}");
-            }
-            if let Some(tail) = tail {
-                rest += &format!("&tail={tail}");
-            }
-            (Method::GET, rest, Body::empty())
+        Action::Logs(wanted) => (Method::GET, wanted.path(), Body::empty()),
+        Action::Input { at, bytes, end } => {
+            let rest = format!("/input?at={at}&end={}", u8::from(*end));
+            (Method::PUT, rest, Body::from(bytes.clone()))
+        }
+        Action::Fetched { position } => {
+            let rest = format!("/fetched?position={position}");
+            (Method::PUT, rest, Body::empty())
         }
         Action::Checkpoint => (Method::POST, "/checkpoint".to_owned(), Body::empty()),
         Action::Migrate { to } => {
@@ -173,8 +180,11 @@ async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> D
             ended(managed).await?;
             info(core, managed)
         }
-        Action::Logs { follow, from, tail } => {
-            Ok(super::logs::stream_of(managed, *follow, *from, *tail))
+        Action::Logs(wanted) => Ok(super::logs::stream_of(managed, wanted)),
+        Action::Input { at, bytes, end } => input::take(managed, *at, bytes, *end).await,
+        Action::Fetched { position } => {
+            managed.console.fetched(*position);
+            Ok(StatusCode::NO_CONTENT.into_response())
         }
         Action::Checkpoint => checkpoint(core, managed).await,
         Action::Migrate { to } => migrate(core, managed, *to).await,
@@ -186,7 +196,7 @@ fn info(core: &Core, managed: &Managed) -> Done {
 }
 
 /// Waits for its end here.
-async fn ended(managed: &Managed) -> Result<(), Obstacle> {
+pub async fn ended(managed: &Managed) -> Result<(), Obstacle> {
     let mut status = managed.status();
     let over = |status: &Status| matches!(status, Status::Ended(_) | Status::Moved(_));
     match status.wait_for(over).await.as_deref() {

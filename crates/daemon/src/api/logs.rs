@@ -4,10 +4,14 @@
 //! follows counts what has passed, and goes on from there at the next owner when it moves. What is
 //! asked for and not kept any more is marked, once, by the node that was asked ([`log::gap`]); the
 //! marks do not count. Only whole frames are passed on, so a mark never comes to lie within one.
+//!
+//! For somebody who stays with a process ([`crate::processes::console`]), the node that was asked
+//! tells the process's node what it has handed to them: the process waits for that.
 
 use super::act::{Action, act};
 use super::extract::{Named, Params};
 use super::{Answer, Context, Refusal, header, is_set};
+use crate::processes::console::UNREAD;
 use crate::processes::log;
 use crate::processes::managed::{Managed, Status};
 use axum::body::{Body, Bytes};
@@ -26,6 +30,8 @@ const MEDIA_TYPE: &str = "application/vnd.limosa.logs";
 const POSITION: &str = "limosa-log-position";
 /// Bytes read from a log at once.
 const CHUNK: usize = 64 << 10;
+/// Bytes that are handed to somebody who stays with a process before its node is told.
+const TOLD: u64 = UNREAD / 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +39,38 @@ pub struct LogQuery {
     follow: Option<u8>,
     tail: Option<u64>,
     from: Option<u64>,
+    attached: Option<u8>,
+}
+
+/// Which part of a log is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogsWanted {
+    /// Until the process ends or moves.
+    pub follow: bool,
+    /// From this position on.
+    pub from: Option<u64>,
+    /// The last lines.
+    pub tail: Option<u64>,
+    /// The reader stays with the process, which waits for it.
+    pub attached: bool,
+}
+
+impl LogsWanted {
+    /// As the end of a request's path.
+    pub fn path(&self) -> String {
+        let flag = u8::from;
+        let mut path = format!(
+            "/logs?follow={}&attached={}",
+            flag(self.follow),
+            flag(self.attached)
+        );
+        for (name, value) in [("from", self.from), ("tail", self.tail)] {
+            if let Some(value) = value {
+                path += &format!("&{name}={value}");
+            }
+        }
+        path
+    }
 }
 
 /// A body that a task writes; the task ends when the reader goes.
@@ -53,12 +91,13 @@ pub async fn logs(
     Named(process): Named,
     Params(query): Params<LogQuery>,
 ) -> Answer {
-    let first = Action::Logs {
+    let first = LogsWanted {
         follow: is_set(query.follow),
         from: query.from,
         tail: query.tail,
+        attached: is_set(query.attached),
     };
-    let answer = act(&context, &process, first).await?;
+    let answer = act(&context, &process, Action::Logs(first)).await?;
     if context.forwarded() {
         return Ok(answer);
     }
@@ -66,10 +105,9 @@ pub async fn logs(
     // Who wants the last lines misses nothing before them.
     let wanted = query.from.or(query.tail.is_none().then_some(0));
     let wanted = wanted.unwrap_or(begin);
-    let following = is_set(query.follow);
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
-        let passed = follow(&context, &process, answer, wanted, following, &sender).await;
+        let passed = follow(&context, &process, answer, wanted, first, &sender).await;
         if let Err(refusal) = passed {
             let message = refusal.error.message;
             let _ = sender.send(Err(std::io::Error::other(message))).await;
@@ -89,10 +127,10 @@ async fn follow(
     process: &str,
     answer: Response,
     wanted: u64,
-    following: bool,
+    first: LogsWanted,
     sender: &mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) -> Result<(), Refusal> {
-    let (mut answer, mut position, mut last) = (answer, wanted, !following);
+    let (mut answer, mut position, mut last) = (answer, wanted, !first.follow);
     loop {
         if let Some(at) = position_of(&answer) {
             if at > position
@@ -105,10 +143,15 @@ async fn follow(
             }
             position = at;
         }
+        let mut told = position;
         let mut body = answer.into_body();
         let mut rest = BytesMut::new();
         let broken = loop {
-            let data = match body.frame().await {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = sender.closed() => return Ok(()),
+            };
+            let data = match frame {
                 Some(Ok(frame)) => frame.into_data(),
                 Some(Err(error)) => break Some(error.to_string()),
                 None => break (!rest.is_empty()).then(|| "it ends within a line".to_owned()),
@@ -121,13 +164,17 @@ async fn follow(
                 ));
             };
             position += whole as u64;
-            if whole > 0
-                && sender
-                    .send(Ok(rest.split_to(whole).freeze()))
-                    .await
-                    .is_err()
-            {
+            if whole == 0 {
+                continue;
+            }
+            let whole = rest.split_to(whole).freeze();
+            if sender.send(Ok(whole)).await.is_err() {
                 return Ok(());
+            }
+            if first.attached && position - told >= TOLD {
+                told = position;
+                // Where it goes on after a move, it hears that again.
+                let _ = act(context, process, Action::Fetched { position }).await;
             }
         };
         match broken {
@@ -141,12 +188,13 @@ async fn follow(
         }
         // It has moved, or ended, or both: then there may be more at its last node.
         last = has_ended(context, process).await?;
-        let next = Action::Logs {
+        let next = LogsWanted {
             follow: !last,
             from: Some(position),
             tail: None,
+            attached: first.attached,
         };
-        answer = match act(context, process, next).await {
+        answer = match act(context, process, Action::Logs(next)).await {
             Ok(answer) => answer,
             // Removed meanwhile, with its log.
             Err(refusal) if last && refusal.error.code == "unknown_process" => return Ok(()),
@@ -172,22 +220,32 @@ async fn has_ended(context: &Context, process: &str) -> Result<bool, Refusal> {
 }
 
 /// The log of a process that is here. With `follow` it goes on until the process ends or moves.
-pub fn stream_of(
-    managed: &Arc<Managed>,
-    follow: bool,
-    from: Option<u64>,
-    tail: Option<u64>,
-) -> Response {
+pub fn stream_of(managed: &Arc<Managed>, wanted: &LogsWanted) -> Response {
     let log = managed.log.clone();
-    let begin = match (from, tail) {
+    if !wanted.follow {
+        // At one time, so that what is written meanwhile does not push out what was asked for.
+        let (bytes, begin) = match (wanted.from, wanted.tail) {
+            (Some(from), _) => log.read(from, usize::MAX),
+            (None, Some(lines)) => log.read_tail(lines),
+            (None, None) => log.read(0, usize::MAX),
+        };
+        return response(begin, Body::from(bytes));
+    }
+    let begin = match (wanted.from, wanted.tail) {
         (Some(from), _) => log.frame_at(from),
         (None, Some(lines)) => log.tail(lines),
         (None, None) => log.begin(),
     };
     let (sender, receiver) = mpsc::channel(4);
     let (mut end, mut status) = (log.follow(), managed.status());
+    let reader = wanted.attached.then(|| {
+        managed.console.fetched(begin);
+        managed.console.reader()
+    });
     tokio::spawn(async move {
         let mut position = begin;
+        // Held as long as they are connected.
+        let _reader = reader;
         loop {
             // Seen first, so that what was written before it is not missed.
             let over = matches!(
@@ -201,24 +259,15 @@ pub fn stream_of(
                     break;
                 }
                 if at > position {
-                    // It was written faster than it was read.
-                    if follow {
-                        return;
-                    }
-                    if sender
-                        .send(Ok(log::gap(at - position).into()))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
+                    // It was written faster than it was read: whoever follows asks again.
+                    return;
                 }
                 position = at + bytes.len() as u64;
                 if sender.send(Ok(bytes.into())).await.is_err() {
                     return;
                 }
             }
-            if over || !follow {
+            if over {
                 return;
             }
             tokio::select! {

@@ -9,12 +9,14 @@ mod error;
 mod extract;
 mod fleet;
 mod forward;
+mod input;
 mod logs;
 mod resolve;
 mod start;
 
 pub use error::Refusal;
 pub use fleet::INCOMPLETE;
+pub use logs::LogsWanted;
 pub use start::{MAX_CHECKPOINT_BYTES, MAX_FILES_BYTES};
 
 use crate::core::Core;
@@ -25,7 +27,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use extract::{Named, Params};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -79,6 +81,8 @@ pub fn router(core: Arc<Core>, origin: Origin) -> Router {
         .route("/v1/processes/{process}/kill", post(kill))
         .route("/v1/processes/{process}/wait", get(wait))
         .route("/v1/processes/{process}/logs", get(logs::logs))
+        .route("/v1/processes/{process}/input", put(input::input))
+        .route("/v1/processes/{process}/fetched", put(fetched))
         .route("/v1/processes/{process}/checkpoint", post(checkpoint))
         .route("/v1/processes/{process}/migrate", post(migrate))
         .route(
@@ -165,6 +169,25 @@ async fn kill(State(context): State<Context>, Named(process): Named) -> Answer {
 
 async fn wait(State(context): State<Context>, Named(process): Named) -> Answer {
     act(&context, &process, Action::Wait).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FetchedQuery {
+    position: u64,
+}
+
+/// Between nodes: whoever stays with a process has what it wrote.
+async fn fetched(
+    State(context): State<Context>,
+    Named(process): Named,
+    Params(query): Params<FetchedQuery>,
+) -> Answer {
+    if !context.forwarded() {
+        return Err(Refusal::refused("only nodes tell how far a reader is"));
+    }
+    let position = query.position;
+    act(&context, &process, Action::Fetched { position }).await
 }
 
 async fn checkpoint(State(context): State<Context>, Named(process): Named) -> Answer {

@@ -10,7 +10,8 @@ use super::{Answer, Context, Refusal, error, forward, header, json};
 use crate::anchors::Opened;
 use crate::core::Core;
 use crate::loader::{Unloadable, blocking};
-use crate::processes::log::{Log, LoggedStdio};
+use crate::processes::console::Console;
+use crate::processes::log::Log;
 use crate::processes::managed::{Launch, Managed, Origin};
 use crate::processes::sockets::{NoSockets, Sockets};
 use crate::processes::tree;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vm::{Image, LoadError};
 use wire::api::run_body::{self, RunBody};
-use wire::api::{ListenSpec, ListenerInfo, ProcessInfo};
+use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, Terminals};
 use wire::checkpoint::{Checkpoint, Head};
 use wire::frame::ResetReason;
 use wire::name::{MAX_NAME, check_name, name_from};
@@ -202,6 +203,7 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         image,
         listeners: decided.listeners,
         again: false,
+        attach: spec.attach,
     };
     start.perform(core, Origin::Birth(Box::new(birth))).await
 }
@@ -251,6 +253,8 @@ struct Start {
     listeners: Vec<ListenerInfo>,
     /// There has been a process of this id.
     again: bool,
+    /// Somebody stays with it.
+    attach: Option<Terminals>,
 }
 
 impl Start {
@@ -279,7 +283,11 @@ impl Start {
                 image: self.image.clone(),
                 origin,
                 sockets,
-                stdio: Arc::new(LoggedStdio(log.clone())),
+                console: match self.attach {
+                    Some(terminals) => Console::attached(log.clone(), terminals),
+                    None => Console::detached(log.clone()),
+                },
+                stdio: None,
                 log,
                 listeners: self.listeners.clone(),
                 born_ns: now_ns(),
@@ -555,6 +563,7 @@ async fn restore_here(
         image,
         listeners: decided.listeners,
         again: decided.process == head.process,
+        attach: None,
     };
     let origin = Origin::Snapshot(Box::new(snapshot));
     start.perform(core, origin).await

@@ -252,13 +252,7 @@ impl Log {
     /// one at least; and the position of the first. A reader who asks on from their end is never
     /// within a frame, whatever is no longer kept when it does.
     pub fn read(&self, from: u64, most: usize) -> (Vec<u8>, u64) {
-        let kept = self.kept();
-        let begin = kept.frame_at(from);
-        let end = kept.frames_until(begin, most);
-        let skip = usize::try_from(begin - kept.begin()).unwrap_or(usize::MAX);
-        let length = usize::try_from(end - begin).unwrap_or(usize::MAX);
-        let bytes = kept.bytes.iter().skip(skip).take(length).copied();
-        (bytes.collect(), begin)
+        self.kept().read(from, most)
     }
 
     /// Where the frame begins in which a position lies, or the oldest kept, or the end.
@@ -268,18 +262,13 @@ impl Log {
 
     /// The position from which there are at most `lines` lines.
     pub fn tail(&self, lines: u64) -> u64 {
+        self.kept().tail(lines)
+    }
+
+    /// The last lines, and the position of the first.
+    pub fn read_tail(&self, lines: u64) -> (Vec<u8>, u64) {
         let kept = self.kept();
-        let mut position = kept.end;
-        let mut seen = 0;
-        for (index, (start, ends_line)) in kept.frames.iter().rev().enumerate() {
-            // A last line without its end counts, too.
-            seen += u64::from(*ends_line || index == 0);
-            if seen > lines {
-                break;
-            }
-            position = *start;
-        }
-        position
+        kept.read(kept.tail(lines), usize::MAX)
     }
 
     /// The oldest kept position.
@@ -314,6 +303,29 @@ pub fn whole_frames(bytes: &[u8]) -> Option<usize> {
 impl Kept {
     fn begin(&self) -> u64 {
         self.end - self.bytes.len() as u64
+    }
+
+    fn read(&self, from: u64, most: usize) -> (Vec<u8>, u64) {
+        let begin = self.frame_at(from);
+        let end = self.frames_until(begin, most);
+        let skip = usize::try_from(begin - self.begin()).unwrap_or(usize::MAX);
+        let length = usize::try_from(end - begin).unwrap_or(usize::MAX);
+        let bytes = self.bytes.iter().skip(skip).take(length).copied();
+        (bytes.collect(), begin)
+    }
+
+    fn tail(&self, lines: u64) -> u64 {
+        let mut position = self.end;
+        let mut seen = 0;
+        for (index, (start, ends_line)) in self.frames.iter().rev().enumerate() {
+            // A last line without its end counts, too.
+            seen += u64::from(*ends_line || index == 0);
+            if seen > lines {
+                break;
+            }
+            position = *start;
+        }
+        position
     }
 
     fn frame_at(&self, position: u64) -> u64 {
@@ -451,27 +463,6 @@ pub fn prune(directory: &Path, listed: impl Fn(&Path) -> bool) {
     }
 }
 
-/// Standard streams of a process in the background: no input, output into its log.
-#[derive(Debug)]
-pub struct LoggedStdio(pub Arc<Log>);
-
-impl vm::ports::Stdio for LoggedStdio {
-    fn read(&self, _buffer: &mut [u8]) -> vm::ports::Io {
-        vm::ports::Io::Done(0)
-    }
-
-    fn readable(&self) -> bool {
-        true
-    }
-
-    fn write(&self, descriptor: u32, bytes: &[u8]) -> vm::ports::Io {
-        self.0.append(if descriptor == 2 { 2 } else { 1 }, bytes);
-        vm::ports::Io::Done(bytes.len())
-    }
-
-    fn register(&self, _waker: &std::task::Waker) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -539,6 +530,25 @@ mod tests {
         let (next, gone_on) = log.read(at + bytes.len() as u64, 1);
         assert!(gone_on > at + bytes.len() as u64);
         assert_eq!(text(&next).len(), LONGEST_FRAME + 2);
+    }
+
+    #[test]
+    fn the_last_lines_are_so_many_whatever_is_written_meanwhile() {
+        let log = Log::new(0, None);
+        let writing = {
+            let log = log.clone();
+            std::thread::spawn(move || {
+                for _ in 0..400 {
+                    log.append(1, &b"a line that is pushed out soon\n".repeat(500));
+                }
+            })
+        };
+        while !writing.is_finished() {
+            let (frames, _) = log.read_tail(2);
+            assert!(text(&frames).lines().count() <= 2);
+        }
+        writing.join().unwrap();
+        assert_eq!(text(&log.read_tail(2).0).lines().count(), 2);
     }
 
     #[test]

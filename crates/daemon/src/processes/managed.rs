@@ -13,6 +13,7 @@
 //! or could run; while it is sealed, nobody here knows whether it is still this node's, so the kill
 //! waits for the end of the move.
 
+use super::console::Console;
 use super::ends::EndRecord;
 use super::executor::{SystemEntropy, ThreadClock, block_on};
 use super::log::Log;
@@ -58,8 +59,10 @@ pub struct Launch {
     pub origin: Origin,
     /// Its sockets.
     pub sockets: Arc<Sockets>,
-    /// Its standard streams.
-    pub stdio: Arc<dyn Stdio>,
+    /// What is between it and who stays with it.
+    pub console: Arc<Console>,
+    /// Its standard streams, if they are not the console's.
+    pub stdio: Option<Arc<dyn Stdio>>,
     /// What it has written, as far as it is kept.
     pub log: Arc<Log>,
     /// Where its clients connect.
@@ -154,6 +157,8 @@ pub struct Managed {
     pub artefact: ArtefactId,
     /// Its sockets.
     pub sockets: Arc<Sockets>,
+    /// What is between it and who stays with it.
+    pub console: Arc<Console>,
     /// What it wrote.
     pub log: Arc<Log>,
     /// Where its clients connect.
@@ -191,6 +196,7 @@ impl Managed {
             image: record.image,
             artefact: record.artefact,
             sockets,
+            console: Console::detached(log.clone()),
             log,
             listeners: Vec::new(),
             born_ns: record.born_ns,
@@ -246,6 +252,7 @@ impl Managed {
             image: launch.image.id(),
             artefact: launch.image.artefact_id(),
             sockets: launch.sockets,
+            console: launch.console,
             log: launch.log,
             listeners: launch.listeners,
             born_ns: launch.born_ns,
@@ -265,7 +272,8 @@ impl Managed {
             commands: receiver,
             reports: reports.clone(),
         };
-        let (image, origin, stdio) = (launch.image, launch.origin, launch.stdio);
+        let (image, origin) = (launch.image, launch.origin);
+        let stdio = launch.stdio.unwrap_or_else(|| managed.console.clone());
         let name = format!("p-{}", managed.name);
         let spawned = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
@@ -322,6 +330,7 @@ impl Managed {
     pub fn go_on(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::Relaxed);
         self.intents().sealed = false;
+        self.console.go_on();
         self.set_status(Status::Running);
         // The thread is gone only if the process has ended.
         let _ = self.commands.send(Command::Continue);

@@ -1,5 +1,6 @@
 //! Processes of this node, each on its own thread.
 
+pub mod console;
 pub mod ends;
 pub mod executor;
 pub mod log;

@@ -53,16 +53,7 @@ impl Input {
                     .unwrap_or_else(PoisonError::into_inner);
             }
             drop(state);
-            let length = match rustix::io::read(rustix::stdio::stdin(), &mut chunk) {
-                Ok(length) => length,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => {
-                    wait_for(rustix::stdio::stdin(), PollFlags::IN);
-                    continue;
-                }
-                // A terminal that is gone, or a descriptor that is closed.
-                Err(_) => 0,
-            };
+            let length = read_input(&mut chunk);
             let mut state = self.state();
             state.bytes.extend(chunk.iter().take(length));
             state.ended = length == 0;
@@ -73,6 +64,20 @@ impl Input {
             if state.ended {
                 return;
             }
+        }
+    }
+}
+
+/// Reads standard input of this OS process, waiting for some. Returns the number of bytes; 0 at its
+/// end.
+pub fn read_input(buffer: &mut [u8]) -> usize {
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut *buffer) {
+            Ok(length) => return length,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_for(rustix::stdio::stdin(), PollFlags::IN),
+            // A terminal that is gone, or a descriptor that is closed.
+            Err(_) => return 0,
         }
     }
 }
