@@ -29,9 +29,16 @@ fn main() -> ExitCode {
 
 /// Help, the version, or what is wrong with the command line.
 fn say(answer: &clap::Error) -> Result<ExitCode, Failure> {
-    answer.print()?;
-    Ok(match answer.use_stderr() {
-        true => failure::code::USAGE.into(),
-        false => ExitCode::SUCCESS,
-    })
+    if !answer.use_stderr() {
+        answer.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = answer.render().to_string();
+    let text = text.trim_end();
+    // As all other errors begin.
+    output::note(&match text.strip_prefix("error: ") {
+        Some(rest) => format!("limosa: {rest}"),
+        None => text.to_owned(),
+    });
+    Ok(failure::code::USAGE.into())
 }

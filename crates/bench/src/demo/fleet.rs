@@ -114,11 +114,20 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        // All are told first, then waited for.
-        for node in &mut self.nodes {
+        // The first keeps the directory, without which the others wait in vain for the last word
+        // on their processes. They are all told first, then waited for.
+        let (directory, others) = match self.nodes.split_first_mut() {
+            Some((directory, others)) => (Some(directory), others),
+            None => return,
+        };
+        for node in &mut *others {
             node.lifeline.take();
         }
-        for node in &mut self.nodes {
+        for node in others {
+            end(&mut node.child);
+        }
+        if let Some(node) = directory {
+            node.lifeline.take();
             end(&mut node.child);
         }
     }

@@ -48,6 +48,14 @@ impl Context {
         Ok(state)
     }
 
+    /// How a command is typed that is for the same node as this one.
+    pub fn spell(&self, command: &str) -> String {
+        match &self.state {
+            Some(state) => format!("limosa --state {} {command}", state.display()),
+            None => format!("limosa {command}"),
+        }
+    }
+
     fn choose_state(&self) -> Result<PathBuf, Failure> {
         let set = || std::env::var_os("LIMOSA_STATE").filter(|value| !value.is_empty());
         if let Some(state) = self.state.clone().or_else(|| set().map(PathBuf::from)) {

@@ -138,7 +138,7 @@ impl NodeArgs {
             let ready = background::start(&state, &self.again(ticket.is_some()), ticket)?;
             return match context.json {
                 true => output::json(&ready),
-                false => output::line(&self.introduce(&ready, &state)),
+                false => output::line(&self.introduce(context, &ready, &state)),
             }
             .map(|()| ExitCode::SUCCESS);
         }
@@ -215,7 +215,7 @@ impl NodeArgs {
         let printed = if context.json {
             output::json(&ready)
         } else {
-            output::line(&self.introduce(&ready, state))
+            output::line(&self.introduce(context, &ready, state))
         };
         if let Err(failure) = printed {
             // The node is of use although no one reads this.
@@ -224,7 +224,8 @@ impl NodeArgs {
     }
 
     /// What a person wants to know once a node is up.
-    fn introduce(&self, ready: &Ready, state: &Path) -> String {
+    fn introduce(&self, context: &Context, ready: &Ready, state: &Path) -> String {
+        let down = context.spell("down");
         let Ready {
             node,
             name,
@@ -237,9 +238,9 @@ impl NodeArgs {
         let short = node.short();
         let end = if self.detach {
             let log = background::log_path(state);
-            format!("Its log is {}. Stop it with `limosa down`.", log.display())
+            format!("Its log is {}. Stop it with `{down}`.", log.display())
         } else {
-            "Stop it with Ctrl-C or `limosa down`.".to_owned()
+            format!("Stop it with Ctrl-C or `{down}`.")
         };
         let join = if ticket.is_empty() {
             let reason = no_ticket.as_deref();

@@ -5,6 +5,7 @@ use crate::failure::{Failure, code};
 use crate::listen::Listen;
 use crate::output;
 use crate::progress::during;
+use crate::signals::asked_to_end;
 use crate::{input, values};
 use clap::Args;
 use daemon::client::ClientError;
@@ -104,7 +105,11 @@ impl Checkpoint {
         let target = Output::at(output)?;
         let mut file = tokio::fs::File::from_std(target.open()?);
         let failed = |error| Failure::file("write", output, &error);
-        let written = during(&message, client.checkpoint(process, &mut file)).await;
+        let written = tokio::select! {
+            written = during(&message, client.checkpoint(process, &mut file)) => written,
+            // What is there of the file is removed.
+            signal = asked_to_end() => return Err(Failure::quiet(signal)),
+        };
         let bytes = written.map_err(|error| match error {
             ClientError::Write(error) => failed(error),
             error => error.into(),
