@@ -380,26 +380,27 @@ async fn a_second_node_of_a_name_is_refused_and_told_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_started_again_keeps_its_name_and_takes_nobody_elses() {
     let host = Node::first("ant").await;
-    let mut bee = Node::joining("bee", &host).await;
-    for keep_name in [true, false] {
-        let (mut config, state) = bee.stop().await;
-        // Where no name is given this is the machine's, which another node of it may have.
-        config.name = "ant".to_owned();
-        config.keep_name = keep_name;
-        config.join = None;
-        bee = Node::with(config, state).await.unwrap();
-        if keep_name {
-            assert_eq!(bee.name(), "bee");
-        }
-        let info = until("its new address is known", || async {
-            let nodes = host.client.nodes().await.unwrap();
-            nodes
-                .into_iter()
-                .find(|node| node.address == bee.ready.address)
-        })
-        .await;
-        assert_eq!((&*info.name, info.id), ("bee", bee.ready.node));
-    }
+    let bee = Node::joining("bee", &host).await;
+    let (mut config, state) = bee.stop().await;
+    // Where no name is given this is the machine's, which another node of it may have.
+    config.name = "ant".to_owned();
+    config.keep_name = true;
+    config.join = None;
+    let bee = Node::with(config, state).await.unwrap();
+    assert_eq!(bee.name(), "bee");
+    let info = until("its new address is known", || async {
+        let nodes = host.client.nodes().await.unwrap();
+        nodes
+            .into_iter()
+            .find(|node| node.address == bee.ready.address)
+    })
+    .await;
+    assert_eq!((&*info.name, info.id), ("bee", bee.ready.node));
+    let (mut config, state) = bee.stop().await;
+    config.name = "ant".to_owned();
+    config.keep_name = false;
+    let error = Node::with(config, state).await.err().unwrap().to_string();
+    assert!(error.contains("`ant` already"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
