@@ -2,17 +2,19 @@
 
 use crate::emit::Emitted;
 use crate::error::{Error, Place};
+use crate::helpers::{self, Helper};
 use crate::interface as names;
 use crate::module::Module;
 use crate::names::Names;
 use crate::remap::{Indices, Remap, value_type};
 use crate::types::Types;
+use std::collections::BTreeSet;
 use wasm_encoder::reencode::{Error as Reencoding, Reencode};
 use wasm_encoder::{
     BranchHint, BranchHints, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection,
     Elements, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
     GlobalType, ImportSection, MemorySection, MemoryType, NameMap, NameSection, RefType,
-    TableSection, TableType, TypeSection, ValType,
+    TableSection, TableType, TagKind, TagSection, TagType, TypeSection, ValType,
 };
 
 /// A function that the pass wrote.
@@ -38,6 +40,12 @@ pub(crate) struct Parts<'p, 'a> {
     pub types: &'p Types,
     /// By function id.
     pub written: &'p [Written],
+    /// In order of function index.
+    pub helpers: &'p [helpers::Written],
+    /// The functions that references can lead to.
+    pub functions: &'p [u32],
+    /// Indices of the tables that are written to.
+    pub written_tables: &'p BTreeSet<u32>,
     pub frames_pages: u32,
     /// Whether the flag memory is shared.
     pub shared_flags: bool,
@@ -63,6 +71,9 @@ impl Parts<'_, '_> {
         out.section(&self.functions(clones));
         out.section(&self.tables(clones)?);
         out.section(&self.memories());
+        if !self.module.tags.is_empty() {
+            out.section(&self.tags());
+        }
         out.section(&self.globals()?);
         out.section(&self.exports(clones)?);
         out.section(&self.elements(clones)?);
@@ -114,7 +125,8 @@ impl Parts<'_, '_> {
 
     /// Index of the first clone.
     fn first_clone(&self) -> u32 {
-        (self.module.type_of.len() + self.wrappers().count()) as u32
+        let before = self.module.type_of.len() + self.wrappers().count() + self.helpers.len();
+        before as u32
     }
 
     fn functions(&self, clones: bool) -> FunctionSection {
@@ -124,6 +136,9 @@ impl Parts<'_, '_> {
         }
         for wrapper in self.wrappers() {
             section.function(wrapper.run_type);
+        }
+        for helper in self.helpers {
+            section.function(helper.kind);
         }
         if clones {
             for written in self.written {
@@ -139,17 +154,34 @@ impl Parts<'_, '_> {
         for table in &self.module.tables {
             reencoder.parse_table(&mut section, table.clone())?;
         }
+        let functions = |minimum: usize, maximum: Option<usize>| TableType {
+            element_type: RefType::FUNCREF,
+            table64: false,
+            minimum: minimum as u64,
+            maximum: maximum.map(|maximum| maximum as u64),
+            shared: false,
+        };
+        if self.remap.helpers.references {
+            let size = self.functions.len();
+            section.table(functions(size, Some(size)));
+            section.table(functions(0, None));
+        }
         if clones {
-            let size = self.written.len() as u64;
-            section.table(TableType {
-                element_type: RefType::FUNCREF,
-                table64: false,
-                minimum: size,
-                maximum: Some(size),
-                shared: false,
-            });
+            let size = self.written.len();
+            section.table(functions(size, Some(size)));
         }
         Ok(section)
+    }
+
+    fn tags(&self) -> TagSection {
+        let mut section = TagSection::new();
+        for func_type_idx in &self.module.tags {
+            section.tag(TagType {
+                kind: TagKind::Exception,
+                func_type_idx: *func_type_idx,
+            });
+        }
+        section
     }
 
     fn memories(&self) -> MemorySection {
@@ -176,7 +208,8 @@ impl Parts<'_, '_> {
         for global in &self.module.globals {
             reencoder.parse_global(&mut section, global.clone())?;
         }
-        for _ in [self.indices.sp, self.indices.frozen] {
+        let drops = self.remap.helpers.drops().count();
+        for _ in 0..self.indices.dropped as usize + drops - self.module.globals.len() {
             let kind = GlobalType {
                 val_type: ValType::I32,
                 mutable: true,
@@ -206,6 +239,25 @@ impl Parts<'_, '_> {
                 section.export(&names::global_export(index), ExportKind::Global, index);
             }
         }
+        for (helper, index) in self.remap.helpers.drops().zip(indices.dropped..) {
+            debug_assert!(self.remap.helpers.index(helper).is_some());
+            section.export(&names::global_export(index), ExportKind::Global, index);
+        }
+        for index in self.written_tables {
+            section.export(&names::table_export(*index), ExportKind::Table, *index);
+        }
+        if self.remap.helpers.references {
+            section.export(names::FUNCTIONS, ExportKind::Table, indices.functions_table);
+            section.export(
+                names::REFERENCES,
+                ExportKind::Table,
+                indices.references_table,
+            );
+            section.export(names::RP, ExportKind::Global, indices.rp);
+        }
+        if let Some(settle) = self.remap.helpers.index(Helper::Settle) {
+            section.export(names::SETTLE, ExportKind::Func, settle);
+        }
         if let Some(start) = self.module.start {
             let start = reencoder.function_index(start)?;
             section.export(names::START, ExportKind::Func, start);
@@ -221,6 +273,17 @@ impl Parts<'_, '_> {
         let mut reencoder = self.remap.reencoder();
         for element in &self.module.elements {
             reencoder.parse_element(&mut section, element.clone())?;
+        }
+        if self.remap.helpers.references && !self.functions.is_empty() {
+            let mut all = Vec::with_capacity(self.functions.len());
+            for function in self.functions {
+                all.push(reencoder.function_index(*function)?);
+            }
+            section.active(
+                Some(self.indices.functions_table),
+                &ConstExpr::i32_const(0),
+                Elements::Functions(all.into()),
+            );
         }
         if clones && !self.written.is_empty() {
             let first = self.first_clone();
@@ -265,6 +328,12 @@ impl Parts<'_, '_> {
             add(&mut section, index, &wrapper.run);
             index += 1;
         }
+        for helper in self.helpers {
+            let mut function = Function::new_with_locals_types(helper.locals.iter().copied());
+            function.raw(helper.code.iter().copied());
+            section.function(&function);
+            index += 1;
+        }
         if clones {
             for written in self.written {
                 add(&mut section, index, &written.clone);
@@ -297,9 +366,9 @@ impl Parts<'_, '_> {
         for (index, name) in known.range(..functions) {
             map.append(*index, name);
         }
-        let wrappers = self.wrappers();
+        let wrappers = (functions..).zip(self.wrappers());
         let clones = self.written.iter().filter(|_| clones);
-        for (index, written) in (functions..).zip(wrappers.chain(clones)) {
+        for (index, written) in wrappers.chain((self.first_clone()..).zip(clones)) {
             // A clone does the work of its original, and so bears its name in a trap's trace.
             if let Some(name) = known.get(&written.function) {
                 map.append(index, name);

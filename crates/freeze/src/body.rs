@@ -5,12 +5,15 @@
 //! with explicit stacks: nesting costs memory in proportion, never the machine's stack. Code that
 //! can never be reached is left out.
 
+use crate::bulk;
 use crate::callgraph::CallGraph;
 use crate::error::{Error, Place};
 use crate::module::{Module, broken_in};
+use crate::scan::catch_label;
 use crate::sites::SiteKind;
+use crate::types::{plain, plain_types};
 use std::ops::Range;
-use wasmparser::{BlockType, FuncValidator, Operator, ValType, ValidatorResources};
+use wasmparser::{BlockType, Catch, FuncValidator, Operator, ValType, ValidatorResources};
 
 /// Index of a block in [`Body::blocks`]; 0 is the function itself.
 pub(crate) type BlockId = usize;
@@ -33,6 +36,17 @@ pub(crate) enum Item<'a> {
     Entry(PointId),
     /// A call that can freeze.
     Call(PointId),
+    /// An operator on a range of memory that is long enough to be frozen within.
+    Bulk(PointId),
+    /// A call in place of a return.
+    Tail(TailCall<'a>),
+}
+
+/// A call in place of a return: the function leaves no frame, so it is no point of freezing.
+pub(crate) struct TailCall<'a> {
+    pub operator: Operator<'a>,
+    /// Whether it may lead to another activation of the function.
+    pub calls_back: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,12 +54,16 @@ pub(crate) enum BlockKind {
     Block,
     Loop,
     If,
+    /// A block with handlers.
+    Try,
 }
 
 /// A block of a body.
 pub(crate) struct Block {
     pub kind: BlockKind,
     pub signature: BlockType,
+    /// The handlers, their labels counted from outside of the block.
+    pub catches: Vec<Catch>,
     pub params: Vec<ValType>,
     pub results: Vec<ValType>,
     /// Types of the operands of the surrounding block when this one opens, its parameters and (of
@@ -90,7 +108,7 @@ impl Block {
 /// A point at which the function can freeze: a site, before its frame is laid out.
 pub(crate) struct Point<'a> {
     pub kind: SiteKind,
-    /// The call, unless it is a poll.
+    /// The call or operator on memory, unless it is a poll.
     pub call: Option<Operator<'a>>,
     /// Types of the operands of the surrounding block, the arguments of a call (or the parameters
     /// of a loop) on top.
@@ -152,8 +170,8 @@ impl<'a> Body<'a> {
     /// A function that only calls a (freezing) import, with the import's own signature.
     pub fn wrapper(module: &Module<'a>, import: u32) -> Body<'a> {
         let signature = module.signature(import);
-        let params = signature.params().to_vec();
-        let results = signature.results().to_vec();
+        let params = plain_types(signature.params());
+        let results = plain_types(signature.results());
         let mut items: Vec<Item<'a>> = (0..params.len() as u32)
             .map(|local_index| Item::Plain(Operator::LocalGet { local_index }))
             .collect();
@@ -191,6 +209,7 @@ fn new_block(kind: BlockKind, signature: BlockType, open: usize) -> Block {
     Block {
         kind,
         signature,
+        catches: Vec::new(),
         params: Vec::new(),
         results: Vec::new(),
         stack: Vec::new(),
@@ -218,6 +237,8 @@ struct Reader<'m, 'a> {
     loops: u32,
     /// Blocks that are open within unreachable code.
     unreachable: usize,
+    /// The operator before.
+    previous: Option<Operator<'a>>,
 }
 
 impl<'m, 'a> Reader<'m, 'a> {
@@ -231,13 +252,13 @@ impl<'m, 'a> Reader<'m, 'a> {
         let signature = module.signature(function);
         let mut validator = defined.validation().into_validator(Default::default());
         validator.read_locals(&mut defined.body.get_binary_reader())?;
-        let mut locals = signature.params().to_vec();
+        let mut locals = plain_types(signature.params());
         for group in defined.body.get_locals_reader()? {
             let (count, kind) = group?;
-            locals.extend(std::iter::repeat_n(kind, count as usize));
+            locals.extend(std::iter::repeat_n(plain(kind), count as usize));
         }
         let mut root = new_block(BlockKind::Block, BlockType::Empty, 0);
-        root.results = signature.results().to_vec();
+        root.results = plain_types(signature.results());
         let mut reader = Reader {
             module,
             calls,
@@ -245,7 +266,7 @@ impl<'m, 'a> Reader<'m, 'a> {
             body: Body {
                 function,
                 params: signature.params().len(),
-                results: signature.results().to_vec(),
+                results: plain_types(signature.results()),
                 locals,
                 items: Vec::new(),
                 empty: Vec::new(),
@@ -255,11 +276,13 @@ impl<'m, 'a> Reader<'m, 'a> {
             open: vec![0],
             loops: 0,
             unreachable: 0,
+            previous: None,
         };
         let mut operators = defined.body.get_operators_reader()?;
         while !operators.eof() {
             let (operator, offset) = operators.read_with_offset()?;
-            reader.take(operator, offset)?;
+            reader.take(operator.clone(), offset)?;
+            reader.previous = Some(operator);
         }
         Ok(reader.body)
     }
@@ -270,9 +293,15 @@ impl<'m, 'a> Reader<'m, 'a> {
         }
         let empty = self.validator.operand_stack_height() == 0;
         match operator {
-            Operator::Block { blockty } => self.opens(BlockKind::Block, blockty),
-            Operator::Loop { blockty } => self.opens(BlockKind::Loop, blockty),
-            Operator::If { blockty } => self.opens(BlockKind::If, blockty),
+            Operator::Block { blockty } => self.opens(BlockKind::Block, blockty, Vec::new()),
+            Operator::Loop { blockty } => self.opens(BlockKind::Loop, blockty, Vec::new()),
+            Operator::If { blockty } => self.opens(BlockKind::If, blockty, Vec::new()),
+            Operator::TryTable { ref try_table } => {
+                for catch in &try_table.catches {
+                    self.leads_to(catch_label(catch));
+                }
+                self.opens(BlockKind::Try, try_table.ty, try_table.catches.clone());
+            }
             Operator::Else => {
                 let block = self.open[self.open.len() - 1];
                 self.body.blocks[block].els = Some(self.body.items.len());
@@ -296,7 +325,8 @@ impl<'m, 'a> Reader<'m, 'a> {
                 let host = function_index < self.module.imported();
                 let calls_back = self.calls.calls_back(self.body.function, function_index);
                 let kind = if host { SiteKind::Host } else { SiteKind::Call };
-                let (params, results) = (signature.params().len(), signature.results().to_vec());
+                let results = plain_types(signature.results());
+                let params = signature.params().len();
                 self.call(operator.clone(), kind, params, results, calls_back);
             }
             Operator::CallIndirect {
@@ -305,7 +335,7 @@ impl<'m, 'a> Reader<'m, 'a> {
             } if self.calls.may_freeze_indirect(table_index, type_index) => {
                 let signature = &self.module.types[type_index as usize];
                 let params = signature.params().len() + 1;
-                let results = signature.results().to_vec();
+                let results = plain_types(signature.results());
                 let caller = self.body.function;
                 let calls_back = self
                     .calls
@@ -318,6 +348,34 @@ impl<'m, 'a> Reader<'m, 'a> {
                     calls_back,
                 );
             }
+            Operator::ReturnCall { function_index } => {
+                let calls_back = self.calls.calls_back(self.body.function, function_index);
+                self.tail_call(operator.clone(), calls_back);
+            }
+            Operator::ReturnCallIndirect {
+                type_index,
+                table_index,
+            } => {
+                let caller = self.body.function;
+                let calls_back = self
+                    .calls
+                    .calls_back_indirect(caller, table_index, type_index);
+                self.tail_call(operator.clone(), calls_back);
+            }
+            _ if bulk::is_long(self.module, self.previous.as_ref(), &operator) => {
+                let (stack, base) = self.operands();
+                self.body.items.push(Item::Bulk(self.body.points.len()));
+                self.body.points.push(Point {
+                    kind: SiteKind::Bulk,
+                    call: Some(operator.clone()),
+                    stack,
+                    base,
+                    takes: 3,
+                    results: Vec::new(),
+                    live: Vec::new(),
+                    calls_back: false,
+                });
+            }
             _ => {
                 self.branches(&operator);
                 self.body.items.push(Item::Plain(operator.clone()));
@@ -327,14 +385,23 @@ impl<'m, 'a> Reader<'m, 'a> {
         self.validator.op(offset, &operator)
     }
 
+    fn tail_call(&mut self, operator: Operator<'a>, calls_back: bool) {
+        self.body.items.push(Item::Tail(TailCall {
+            operator,
+            calls_back,
+        }));
+    }
+
+    /// Notes that a branch leads to a block that is open.
+    fn leads_to(&mut self, depth: u32) {
+        if let Some(target) = self.open.len().checked_sub(1 + depth as usize) {
+            self.body.blocks[self.open[target]].repeats = true;
+        }
+    }
+
     /// Notes the loops that an operator may lead back to.
     fn branches(&mut self, operator: &Operator<'a>) {
-        let (open, blocks) = (&self.open, &mut self.body.blocks);
-        let mut branch = |depth: u32| {
-            if let Some(target) = open.len().checked_sub(1 + depth as usize) {
-                blocks[open[target]].repeats = true;
-            }
-        };
+        let mut branch = |depth: u32| self.leads_to(depth);
         match operator {
             Operator::Br { relative_depth } | Operator::BrIf { relative_depth } => {
                 branch(*relative_depth);
@@ -353,7 +420,10 @@ impl<'m, 'a> Reader<'m, 'a> {
         let frame = self.validator.get_control_frame(0);
         let ends = frame.is_some_and(|frame| frame.unreachable);
         match operator {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. } => {
                 let skipped = ends || self.unreachable > 0;
                 self.unreachable += usize::from(skipped);
                 skipped
@@ -378,15 +448,16 @@ impl<'m, 'a> Reader<'m, 'a> {
         let types = (0..height.saturating_sub(base)).rev().map(|depth| {
             // Only unreachable code has operands of no type, and that is left out.
             let operand = self.validator.get_operand_type(depth);
-            operand.flatten().unwrap_or(ValType::I32)
+            plain(operand.flatten().unwrap_or(ValType::I32))
         });
         (types.collect(), base as u32)
     }
 
-    fn opens(&mut self, kind: BlockKind, signature: BlockType) {
+    fn opens(&mut self, kind: BlockKind, signature: BlockType, catches: Vec<Catch>) {
         let id = self.body.blocks.len();
         let mut block = new_block(kind, signature, self.body.items.len());
         (block.params, block.results) = self.module.block_signature(signature);
+        block.catches = catches;
         (block.stack, block.base) = self.operands();
         block.loops_around = self.loops;
         self.loops += u32::from(kind == BlockKind::Loop);

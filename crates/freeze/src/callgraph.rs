@@ -1,13 +1,14 @@
 //! Which functions may freeze, and which may call themselves.
 //!
-//! Precise about `call_indirect`: tables cannot be written to (the scan refuses it), so what a
-//! call through a table can reach is what the element segments put into that table, of that type.
-//! Nothing here recurses on the input: components are found with an explicit stack.
+//! Precise about `call_indirect`: what a call through a table can reach is, of that type, what the
+//! element segments put into that table; or, if the program writes to the table, every function
+//! that it takes a reference of. Calls in place of a return are calls: what they reach may freeze
+//! below the caller's caller, and a cycle of them never ends by itself. Nothing here recurses on the input: components are found with an explicit stack.
 
 use crate::error::Error;
 use crate::module::Module;
 use crate::scan::Summary;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The call graph's answers.
 pub(crate) struct CallGraph {
@@ -40,14 +41,14 @@ impl CallGraph {
             }
             edges.push(out);
         }
-        edges.extend(indirect_edges(module, &nodes, functions)?);
+        edges.extend(indirect_edges(module, summaries, &nodes, functions)?);
 
         let cycles = cycles(&edges);
         let mut may_freeze = vec![false; edges.len()];
         may_freeze[..imported].copy_from_slice(freezing);
         for (position, summary) in summaries.iter().enumerate() {
             let function = imported + position;
-            may_freeze[function] = summary.repeats || cycles[function].is_some();
+            may_freeze[function] = summary.repeats || summary.bulk || cycles[function].is_some();
         }
         spread_to_callers(&edges, &mut may_freeze);
 
@@ -93,16 +94,32 @@ impl CallGraph {
     }
 }
 
+/// The tables that the module writes to, ascending.
+pub(crate) fn written_tables(summaries: &[Summary]) -> BTreeSet<u32> {
+    let tables = summaries.iter().flat_map(|summary| &summary.written_tables);
+    tables.copied().collect()
+}
+
 /// For every (table, type) node, in order of node: the functions of that type in that table.
 fn indirect_edges(
     module: &Module<'_>,
+    summaries: &[Summary],
     nodes: &HashMap<(u32, u32), u32>,
     functions: usize,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let mut wanted: Vec<((u32, u32), u32)> = nodes.iter().map(|(k, v)| (*k, *v)).collect();
     wanted.sort_unstable_by_key(|(_, node)| *node);
     let mut by_type: Vec<HashMap<&wasmparser::FuncType, Vec<u32>>> = Vec::new();
-    for contents in module.table_contents()? {
+    let written = written_tables(summaries);
+    let mut contents = module.table_contents()?;
+    if !written.is_empty() {
+        let mut all = module.referenced()?;
+        all.extend(summaries.iter().flat_map(|summary| &summary.references));
+        for table in written {
+            contents[table as usize].clone_from(&all);
+        }
+    }
+    for contents in contents {
         let mut map: HashMap<_, Vec<u32>> = HashMap::new();
         for function in contents {
             map.entry(module.signature(function))

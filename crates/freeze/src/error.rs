@@ -26,6 +26,8 @@ pub enum Place {
     Global(u32),
     /// A memory, by index.
     Memory(u32),
+    /// A table, by index.
+    Table(u32),
     /// A data segment, by index.
     Data(u32),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Place {
             Place::Import { module, name } => write!(f, "import \"{module}\" \"{name}\""),
             Place::Global(index) => write!(f, "global {index}"),
             Place::Memory(index) => write!(f, "memory {index}"),
+            Place::Table(index) => write!(f, "table {index}"),
             Place::Data(index) => write!(f, "data segment {index}"),
         }
     }
@@ -191,15 +194,15 @@ fn describe(feature: wasmparser::WasmFeatures, message: &str) -> String {
         F::THREADS | F::SHARED_EVERYTHING_THREADS | F::ACQUIRE_RELEASE_ATOMICS => {
             "threads (atomics or shared memory)"
         }
-        F::EXCEPTIONS | F::LEGACY_EXCEPTIONS => "exceptions",
-        F::TAIL_CALL => "tail calls",
+        F::LEGACY_EXCEPTIONS => {
+            "legacy exceptions (compile and link with -mllvm -wasm-use-legacy-eh=false, or \
+             translate the module with wasm-opt --translate-to-exnref)"
+        }
         F::GC | F::GC_TYPES | F::CUSTOM_DESCRIPTORS | F::MULTIBYTE_ARRAY_ACCESS => {
-            "garbage-collected or external references"
+            "garbage-collected types"
         }
         F::FUNCTION_REFERENCES => "typed function references",
-        F::MEMORY64 => "64-bit memories or tables",
         F::STACK_SWITCHING => "stack switching",
-        F::RELAXED_SIMD => "relaxed SIMD (its results differ between machines)",
         F::WIDE_ARITHMETIC => "wide arithmetic",
         F::CUSTOM_PAGE_SIZES => "custom page sizes",
         F::COMPONENT_MODEL => "the component model",

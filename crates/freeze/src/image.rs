@@ -16,7 +16,7 @@ pub const PAGE_BYTES: u64 = 65_536;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitialMemory {
     /// Initial size, in pages of 64 KiB.
-    pub pages: u32,
+    pub pages: u64,
     /// Its bytes that are given by the module, by ascending offset, with gaps between them;
     /// everything else is zero.
     pub chunks: Vec<Chunk>,
@@ -46,9 +46,9 @@ pub(crate) fn evaluate(module: &Module<'_>) -> Result<Vec<InitialMemory>, Error>
         };
         let place = Place::Data(index as u32);
         let memory = &module.memories[*memory_index as usize];
-        let size = memory.initial * PAGE_BYTES;
-        let start = u64::from(offset(offset_expr, &place)?);
-        let end = start + segment.data.len() as u64;
+        let size = memory.initial.saturating_mul(PAGE_BYTES);
+        let start = offset(offset_expr, &place)?;
+        let end = start.saturating_add(segment.data.len() as u64);
         if end > size {
             // The first such segment is the one that traps.
             outside = Some(Error::DataOutOfBounds {
@@ -68,7 +68,7 @@ pub(crate) fn evaluate(module: &Module<'_>) -> Result<Vec<InitialMemory>, Error>
     let memories = module.memories.iter().zip(filled);
     Ok(memories
         .map(|(memory, filled)| InitialMemory {
-            pages: memory.initial as u32,
+            pages: memory.initial,
             chunks: join(filled),
         })
         .collect())
@@ -112,23 +112,38 @@ fn join(filled: BTreeMap<u64, &[u8]>) -> Vec<Chunk> {
     chunks
 }
 
-/// The value of an offset expression: i32 constants, added, subtracted and multiplied. It can read
+/// The value of an offset expression: constants, added, subtracted and multiplied. It can read
 /// no global, since only imported globals can be read in one.
-fn offset(expression: &ConstExpr<'_>, place: &Place) -> Result<u32, Error> {
-    let mut stack: Vec<u32> = Vec::new();
+fn offset(expression: &ConstExpr<'_>, place: &Place) -> Result<u64, Error> {
+    let mut stack: Vec<u64> = Vec::new();
+    let narrow = |operation: fn(u32, u32) -> u32| {
+        move |left: u64, right: u64| u64::from(operation(left as u32, right as u32))
+    };
+    let (add, sub, mul) = (
+        narrow(u32::wrapping_add),
+        narrow(u32::wrapping_sub),
+        narrow(u32::wrapping_mul),
+    );
     for operator in expression.get_operators_reader() {
         let operator = operator.map_err(|e| Error::from_validator(place.clone(), &e))?;
         let operation = match operator {
             Operator::I32Const { value } => {
-                stack.push(value as u32);
+                stack.push(u64::from(value.cast_unsigned()));
                 continue;
             }
-            Operator::I32Add => u32::wrapping_add,
-            Operator::I32Sub => u32::wrapping_sub,
-            Operator::I32Mul => u32::wrapping_mul,
+            Operator::I64Const { value } => {
+                stack.push(value.cast_unsigned());
+                continue;
+            }
+            Operator::I32Add => &add as &dyn Fn(u64, u64) -> u64,
+            Operator::I32Sub => &sub,
+            Operator::I32Mul => &mul,
+            Operator::I64Add => &u64::wrapping_add,
+            Operator::I64Sub => &u64::wrapping_sub,
+            Operator::I64Mul => &u64::wrapping_mul,
             Operator::End => break,
             _ => {
-                let what = "an offset that is not an i32 constant";
+                let what = "an offset that is not a constant";
                 let at = expression.get_binary_reader().original_position();
                 return Err(Error::unsupported(place.clone(), what, at));
             }

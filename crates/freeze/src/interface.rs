@@ -47,6 +47,27 @@ pub fn global_export(index: u32) -> String {
     format!("{PREFIX}global.{index}")
 }
 
+/// Export: table `index` of the module as given, if the module writes to it.
+pub fn table_export(index: u32) -> String {
+    format!("{PREFIX}table.{index}")
+}
+
+/// Export: the table of the functions that references can lead to, as [`Interface::functions`]
+/// lists them. Only with [`Interface::references`].
+pub const FUNCTIONS: &str = "limosa:functions";
+
+/// Export: the table that references in frames are pushed to, as the bytes are to [`FRAMES`]. Only
+/// with [`Interface::references`].
+pub const REFERENCES: &str = "limosa:references";
+
+/// Export: the mutable i32 global with the number of entries in [`REFERENCES`]. Only with
+/// [`Interface::references`].
+pub const RP: &str = "limosa:rp";
+
+/// Export: a function without parameters that drops again, in a new instance, the segments that
+/// the globals say were dropped. Only with [`Interface::settle`].
+pub const SETTLE: &str = "limosa:settle";
+
 /// What a module needs from its host and offers to it, apart from the names above.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -56,8 +77,20 @@ pub struct Interface {
     pub exports: Vec<Export>,
     /// Types of the memories, in order.
     pub memories: Vec<MemoryLimits>,
-    /// The mutable globals: all the state that is neither memory nor stack.
+    /// The mutable globals, and after them those that the pass added to note dropped segments.
     pub globals: Vec<MutableGlobal>,
+    /// The tables that the module writes to.
+    pub tables: Vec<MutableTable>,
+    /// The functions that references can lead to, by index in the module as given, ascending. In
+    /// tables, globals and frames a reference is null or leads to one of these.
+    pub functions: Vec<u32>,
+    /// Whether references can be part of the state: [`FUNCTIONS`], [`REFERENCES`] and [`RP`] are
+    /// exported then.
+    pub references: bool,
+    /// Whether [`SETTLE`] is exported and must be called after the globals were set.
+    pub settle: bool,
+    /// Whether the engine needs a heap for exceptions or external references.
+    pub heap: bool,
     /// Whether [`START`] is exported and must be run before anything else, at birth only.
     pub start: bool,
     /// Smallest size of the frames memory, in pages of 64 KiB.
@@ -106,15 +139,32 @@ pub enum ExportKind {
     Memory(u32),
     /// A global.
     Global(u32),
+    /// An exception tag.
+    Tag(u32),
 }
 
 /// Limits of a memory, in pages of 64 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
     /// Initial size.
-    pub minimum: u32,
+    pub minimum: u64,
     /// Largest size, if limited by the module.
-    pub maximum: Option<u32>,
+    pub maximum: Option<u64>,
+    /// Whether its addresses have 64 bits.
+    pub wide: bool,
+}
+
+/// A table that the module writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MutableTable {
+    /// Index in the module as given.
+    pub index: u32,
+    /// Whether it holds functions. If not, all its entries are null.
+    pub functions: bool,
+    /// Initial size, in entries.
+    pub minimum: u64,
+    /// Largest size, if limited by the module.
+    pub maximum: Option<u64>,
 }
 
 /// A mutable global.
@@ -122,6 +172,6 @@ pub struct MemoryLimits {
 pub struct MutableGlobal {
     /// Index in the module as given.
     pub index: u32,
-    /// Its type.
+    /// Its type: a number, a vector or a function reference.
     pub kind: Slot,
 }

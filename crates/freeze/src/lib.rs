@@ -2,7 +2,8 @@
 //!
 //! [`transform`] turns one module into two: the **run module**, which does what the original does
 //! and can be frozen, and the **thaw module**, which continues a frozen stack. Between them passes
-//! nothing but bytes: memories, globals and frames, with one format on every engine and machine.
+//! nothing but bytes: memories, globals and frames, with one format on every engine and machine;
+//! and, where a program keeps them, references to functions, which the host names by number.
 //!
 //! ```text
 //!            run module                                     thaw module
@@ -23,13 +24,16 @@
 //! **Freezing.** Set word 0 of the flag memory, from any thread: the next poll freezes. A host
 //! function that may freeze (and has had no effect yet) can do so by setting `limosa:frozen` to 1
 //! and returning dummies. Either way the call into the module returns, with dummies, and
-//! `limosa:frozen` is 1: its state is then in the memories, the mutable globals and the first
-//! `limosa:sp` bytes of `limosa:frames`. A call that trapped or ended leaves `limosa:frozen` 0.
-//! Word 0 must stay set until the call has returned; where a host function has frozen, the module
-//! sets it itself.
+//! `limosa:frozen` is 1: its state is then in the memories, the mutable globals, the first
+//! `limosa:sp` bytes of `limosa:frames`, and, where the [interface](interface::Interface) lists
+//! them, the written tables and the first `limosa:rp` entries of `limosa:references`. A reference
+//! in those leads to an entry of `limosa:functions`, or is null, and is written down as that
+//! entry's number. A call that trapped, threw or ended leaves `limosa:frozen` 0. Word 0 must stay
+//! set until the call has returned; where a host function has frozen, the module sets it itself.
 //!
-//! **Thawing.** Instantiate the thaw module; grow and fill the memories; set the globals; put the
-//! frames at 0 of `limosa:frames` and their size into `limosa:sp`; clear the flag word; then call
+//! **Thawing.** Instantiate the thaw module; grow and fill the memories and the written tables; set
+//! the globals, then call `limosa:settle` if there is one; put the frames at 0 of `limosa:frames`
+//! and their size into `limosa:sp`, and references likewise; clear the flag word; then call
 //! `limosa:clones[id]` without arguments, `id` being the u32 at `limosa:sp - 8`. The function
 //! returns what the function frozen would have returned, or freezes again. A host call that froze
 //! is issued again, with the same arguments. A poll polls again when it is resumed,
@@ -49,13 +53,32 @@
 //! |---|---|
 //! | 4, 8 or 16 each | the locals (parameters included) that are read later, by ascending index |
 //! | 4, 8 or 16 each | operands below the call or loop (at another poll: all), from the bottom of the function's operand stack |
-//! | 4, 8 or 16 each | at a host call: its arguments; at a loop head: the loop's parameters |
+//! | 4, 8 or 16 each | at a host call: its arguments; at a loop head: the loop's parameters; within a range of memory: what is left of it (two operands, length) |
 //! | 4 | function id: index into [`SiteTable::functions`] |
 //! | 4 | site number: index into [`FunctionSites::sites`] |
 //!
 //! Types and sizes of the values of every site are in the [`SiteTable`], which also
-//! [takes a stack apart](SiteTable::frames). An innermost frame is always at a poll or a host
-//! call, every other one at a call.
+//! [takes a stack apart](SiteTable::frames). An innermost frame is always at a poll, a host call or
+//! within a range of memory, every other one at a call.
+//!
+//! A function reference takes no bytes: it is pushed to `limosa:references`, in the order in which
+//! values are saved. A reference to an exception is its tag (4 bytes, `u32::MAX` for null), then the
+//! numbers of its payload, zeros up to the largest payload of any tag, and its references pushed,
+//! nulls up to the most of any tag. External references take nothing: no host may give a module
+//! any but null, so that is what they are.
+//!
+//! # Exceptions and calls in place of a return
+//!
+//! A freeze throws nothing and so no handler ever sees one: calls return. A function that calls in
+//! place of a return leaves no frame. Only if it calls an import so, does a wrapper, whose frame
+//! has the arguments.
+//!
+//! # Ranges of memory
+//!
+//! `memory.fill`, `memory.copy` and `memory.init` of a length that is not a small constant are
+//! worked through in pieces of 256 KiB, with a poll before each. A range that is out of bounds traps
+//! before anything is written, as ever. Operators on tables are not divided: a host that wants a
+//! bound must limit what tables may grow to.
 //!
 //! # Room for frames
 //!
@@ -70,18 +93,20 @@
 //!
 //! # What is not supported
 //!
-//! Refused, with the function and feature named: threads, exceptions, tail calls, garbage-collected
-//! and external references, typed function references, 64-bit memories, stack switching, relaxed
-//! SIMD (its results differ between machines), tables that are written to, dropped segments,
-//! imported memories, tables and globals, mutable globals with references, and function references
-//! that are kept over a call or loop that may be frozen. A host must not write to an exported table.
+//! Refused, with the function and feature named: threads, legacy exceptions, garbage-collected
+//! types, typed function references, stack switching, imported memories, tables, globals and tags,
+//! imports that return references, and exceptions in mutable globals, written tables and payloads.
+//! A host must not write to an exported table, and must make relaxed SIMD deterministic.
 
 mod assemble;
 mod body;
+mod bulk;
 mod callgraph;
 mod emit;
 mod error;
+mod helpers;
 mod image;
+mod immobile;
 pub mod interface;
 mod liveness;
 mod module;
@@ -96,6 +121,7 @@ mod types;
 
 pub use error::{Error, Place};
 pub use image::{Chunk, InitialMemory, PAGE_BYTES};
+pub use immobile::immobile;
 pub use polls::Unroll;
 pub use sites::{
     FRAME_TRAILER_BYTES, Frame, FrameError, FunctionSites, Site, SiteKind, SiteTable, Slot,
@@ -179,6 +205,7 @@ pub struct Artefact {
     /// What the module asks of its host.
     pub interface: Interface,
     id: [u8; 32],
+    mobile: bool,
 }
 
 impl Artefact {
@@ -187,6 +214,11 @@ impl Artefact {
     /// The kind of poll does not change it.
     pub fn id(&self) -> [u8; 32] {
         self.id
+    }
+
+    /// Whether it can be frozen: [`transform`] made it, and not [`immobile`].
+    pub fn is_mobile(&self) -> bool {
+        self.mobile
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Backwards over the flat body. A loop is walked again, from its end, until what is live at its
 //! head no longer grows; what is known of a loop is kept when an outer loop is walked again.
+//! Whatever may throw within a block with handlers may go on at any of them.
 
-use crate::body::{BlockKind, Body, Item};
+use crate::body::{Block, BlockKind, Body, Item};
 use crate::error::{Error, Place};
+use crate::scan::catch_label;
 use wasmparser::Operator;
 
 /// Most words of bit sets that one function may need at a time (128 MiB).
@@ -58,12 +60,14 @@ struct Open {
     after: Locals,
     /// What is live at the start of its else branch.
     els: Option<Locals>,
+    /// What is live where its handlers and those around it lead, if there are any.
+    handlers: Option<Locals>,
 }
 
 /// Fills in [`crate::body::Point::live`] of all points.
 pub(crate) fn solve(body: &mut Body<'_>) -> Result<(), Error> {
     let words = body.locals.len().div_ceil(64);
-    let sets = 3 * deepest(body) + body.blocks.len() + body.points.len();
+    let sets = 4 * deepest(body) + body.blocks.len() + body.points.len();
     if words * sets > MAX_WORDS {
         return Err(Error::too_large(
             Place::function(body.function),
@@ -88,12 +92,14 @@ pub(crate) fn solve(body: &mut Body<'_>) -> Result<(), Error> {
             Item::End(id) => {
                 let target = match body.blocks[*id].kind {
                     BlockKind::Loop => heads[*id].get_or_insert_with(|| none.clone()).clone(),
-                    BlockKind::Block | BlockKind::If => live.clone(),
+                    BlockKind::Block | BlockKind::If | BlockKind::Try => live.clone(),
                 };
+                let handlers = handlers(&body.blocks[*id], &open);
                 open.push(Open {
                     target,
                     after: live.clone(),
                     els: None,
+                    handlers,
                 });
             }
             Item::Else(_) => {
@@ -103,7 +109,7 @@ pub(crate) fn solve(body: &mut Body<'_>) -> Result<(), Error> {
                 }
             }
             Item::Open(id) => match body.blocks[*id].kind {
-                BlockKind::Block => {
+                BlockKind::Block | BlockKind::Try => {
                     open.pop();
                 }
                 BlockKind::If => {
@@ -124,7 +130,14 @@ pub(crate) fn solve(body: &mut Body<'_>) -> Result<(), Error> {
                     }
                 }
             },
-            Item::Entry(point) | Item::Call(point) => at_points[*point] = live.clone(),
+            Item::Call(point) => {
+                // After a thaw the callee goes on, and may throw.
+                may_throw(&open, &mut live);
+                at_points[*point] = live.clone();
+            }
+            Item::Entry(point) | Item::Bulk(point) => at_points[*point] = live.clone(),
+            // Handlers are left behind with the frame.
+            Item::Tail(_) => live.clear(),
             Item::Plain(operator) => step(operator, &open, &mut live),
         }
     }
@@ -132,6 +145,27 @@ pub(crate) fn solve(body: &mut Body<'_>) -> Result<(), Error> {
         point.live = live.list();
     }
     Ok(())
+}
+
+/// What is live where the handlers of a block and those around it lead.
+fn handlers(block: &Block, open: &[Open]) -> Option<Locals> {
+    let mut handlers = open.last().and_then(|outer| outer.handlers.clone());
+    for catch in &block.catches {
+        let target = open.len().checked_sub(1 + catch_label(catch) as usize);
+        if let Some(target) = target.map(|target| &open[target].target) {
+            match &mut handlers {
+                Some(handlers) => handlers.add(target),
+                None => handlers = Some(target.clone()),
+            }
+        }
+    }
+    handlers
+}
+
+fn may_throw(open: &[Open], live: &mut Locals) {
+    if let Some(handlers) = open.last().and_then(|block| block.handlers.as_ref()) {
+        live.add(handlers);
+    }
 }
 
 fn step(operator: &Operator<'_>, open: &[Open], live: &mut Locals) {
@@ -165,6 +199,11 @@ fn step(operator: &Operator<'_>, open: &[Open], live: &mut Locals) {
             }
         }
         Operator::Return | Operator::Unreachable => live.clear(),
+        Operator::Call { .. } | Operator::CallIndirect { .. } => may_throw(open, live),
+        Operator::Throw { .. } | Operator::ThrowRef => {
+            live.clear();
+            may_throw(open, live);
+        }
         _ => {}
     }
 }

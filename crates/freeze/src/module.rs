@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Place};
 use crate::interface::{MODULE, PREFIX};
+use crate::types::{plain, plain_types};
 use wasmparser::{
-    BlockType, CompositeInnerType, Data, Element, ElementItems, ElementKind, Encoding, Export,
-    FromReader, FuncToValidate, FuncType, FunctionBody, Global, Import, MemoryType, Operator,
-    Parser, Payload, SectionLimited, Table, TypeRef, ValType, ValidPayload, Validator,
-    ValidatorResources, WasmFeatures,
+    BlockType, CompositeInnerType, ConstExpr, Data, Element, ElementItems, ElementKind, Encoding,
+    Export, FromReader, FuncToValidate, FuncType, FunctionBody, Global, Import, MemoryType,
+    Operator, Parser, Payload, SectionLimited, Table, TableInit, TypeRef, ValType, ValidPayload,
+    Validator, ValidatorResources, WasmFeatures,
 };
 
 /// What the pass understands. Everything else is refused by the validator, which then names the
@@ -14,7 +15,10 @@ use wasmparser::{
 pub(crate) const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::EXTENDED_CONST)
-    .difference(WasmFeatures::GC_TYPES);
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::EXCEPTIONS)
+    .union(WasmFeatures::MEMORY64)
+    .union(WasmFeatures::RELAXED_SIMD);
 
 /// An imported function.
 pub(crate) struct ImportedFunction<'a> {
@@ -50,6 +54,8 @@ pub(crate) struct Module<'a> {
     pub functions: Vec<DefinedFunction<'a>>,
     pub tables: Vec<Table<'a>>,
     pub memories: Vec<MemoryType>,
+    /// Type index of every exception tag.
+    pub tags: Vec<u32>,
     pub globals: Vec<Global<'a>>,
     pub exports: Vec<Export<'a>>,
     pub start: Option<u32>,
@@ -116,6 +122,10 @@ impl<'a> Module<'a> {
             Payload::FunctionSection(section) => self.type_of.extend(collect(section)?),
             Payload::TableSection(section) => self.tables = collect(section)?,
             Payload::MemorySection(section) => self.memories = collect(section)?,
+            Payload::TagSection(section) => {
+                let tags = collect(section)?;
+                self.tags = tags.iter().map(|tag| tag.func_type_idx).collect();
+            }
             Payload::GlobalSection(section) => self.globals = collect(section)?,
             Payload::ExportSection(section) => self.exports = collect(section)?,
             Payload::StartSection { func, .. } => self.start = Some(func),
@@ -128,6 +138,9 @@ impl<'a> Module<'a> {
 
     fn take_import(&mut self, import: Import<'a>, offset: u64) -> Result<(), Error> {
         let what = match import.ty {
+            TypeRef::Func(kind) if self.returns_references(kind) => {
+                "an imported function that returns a reference"
+            }
             TypeRef::Func(kind) => {
                 self.type_of.push(kind);
                 self.imports.push(ImportedFunction {
@@ -149,12 +162,18 @@ impl<'a> Module<'a> {
         Err(Error::unsupported(place, what, offset))
     }
 
+    /// A host could give references that cannot be written down.
+    fn returns_references(&self, kind: u32) -> bool {
+        let kind = self.types.get(kind as usize);
+        kind.is_some_and(|kind| kind.results().iter().any(ValType::is_reference_type))
+    }
+
     fn check_globals(&self) -> Result<(), Error> {
         for (index, global) in self.globals.iter().enumerate() {
-            if global.ty.mutable && matches!(global.ty.content_type, ValType::Ref(_)) {
+            if global.ty.mutable && plain(global.ty.content_type) == ValType::EXNREF {
                 return Err(Error::unsupported(
                     Place::Global(index as u32),
-                    "a mutable reference",
+                    "a mutable reference to exceptions",
                     global.init_expr.get_binary_reader().original_position(),
                 ));
             }
@@ -199,10 +218,13 @@ impl<'a> Module<'a> {
     pub fn block_signature(&self, kind: BlockType) -> (Vec<ValType>, Vec<ValType>) {
         match kind {
             BlockType::Empty => (Vec::new(), Vec::new()),
-            BlockType::Type(result) => (Vec::new(), vec![result]),
+            BlockType::Type(result) => (Vec::new(), vec![plain(result)]),
             BlockType::FuncType(index) => {
                 let function = &self.types[index as usize];
-                (function.params().to_vec(), function.results().to_vec())
+                (
+                    plain_types(function.params()),
+                    plain_types(function.results()),
+                )
             }
         }
     }
@@ -214,20 +236,82 @@ impl<'a> Module<'a> {
             ElementItems::Expressions(_, expressions) => {
                 let mut functions = Vec::new();
                 for expression in collect(expressions.clone())? {
-                    for operator in expression.get_operators_reader() {
-                        if let Operator::RefFunc { function_index } = operator.map_err(broken)? {
-                            functions.push(function_index);
-                        }
-                    }
+                    functions.extend(self.functions_of(&expression)?);
                 }
                 Ok(functions)
             }
         }
     }
 
-    /// The tables into which active element segments put functions, with what they put.
+    /// The functions that a constant expression refers to.
+    fn functions_of(&self, expression: &ConstExpr<'a>) -> Result<Vec<u32>, Error> {
+        let mut functions = Vec::new();
+        for operator in expression.get_operators_reader() {
+            if let Operator::RefFunc { function_index } = operator.map_err(broken)? {
+                functions.push(function_index);
+            }
+        }
+        Ok(functions)
+    }
+
+    /// The functions that references outside of function bodies lead to: those in element segments
+    /// of any kind, in initial values of tables and in globals.
+    pub fn referenced(&self) -> Result<Vec<u32>, Error> {
+        let mut functions = Vec::new();
+        for element in &self.elements {
+            functions.extend(self.element_functions(&element.items)?);
+        }
+        for global in &self.globals {
+            functions.extend(self.functions_of(&global.init_expr)?);
+        }
+        for table in &self.tables {
+            if let TableInit::Expr(expression) = &table.init {
+                functions.extend(self.functions_of(expression)?);
+            }
+        }
+        Ok(functions)
+    }
+
+    /// Whether a type of the module or a mutable global has a reference to functions.
+    pub fn has_reference_state(&self) -> bool {
+        self.mentions(ValType::FUNCREF)
+            || self.globals.iter().any(|global| {
+                global.ty.mutable && plain(global.ty.content_type) == ValType::FUNCREF
+            })
+    }
+
+    /// Whether there can be exceptions.
+    pub fn has_exceptions(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
+    /// Whether a type, table or global is of references that the engine keeps in a heap.
+    pub fn has_heap_references(&self) -> bool {
+        let tables = self.tables.iter().map(|t| ValType::Ref(t.ty.element_type));
+        let globals = self.globals.iter().map(|global| global.ty.content_type);
+        let mut kinds = tables.chain(globals).map(plain);
+        self.has_exceptions()
+            || self.mentions(ValType::EXNREF)
+            || self.mentions(ValType::EXTERNREF)
+            || kinds.any(|kind| kind == ValType::EXNREF || kind == ValType::EXTERNREF)
+    }
+
+    /// Whether parameters or results of any type are of this kind.
+    fn mentions(&self, kind: ValType) -> bool {
+        let types = self.types.iter();
+        let mut kinds = types.flat_map(|t| t.params().iter().chain(t.results()));
+        kinds.any(|found| plain(*found) == kind)
+    }
+
+    /// What the tables hold before anything is written to them.
     pub fn table_contents(&self) -> Result<Vec<Vec<u32>>, Error> {
-        let mut contents = vec![Vec::new(); self.tables.len()];
+        let mut contents = Vec::with_capacity(self.tables.len());
+        for table in &self.tables {
+            contents.push(match &table.init {
+                TableInit::Expr(expression) => self.functions_of(expression)?,
+                TableInit::RefNull => Vec::new(),
+            });
+        }
         for element in &self.elements {
             if let ElementKind::Active { table_index, .. } = &element.kind {
                 contents[table_index.unwrap_or(0) as usize]
@@ -238,7 +322,9 @@ impl<'a> Module<'a> {
     }
 }
 
-fn collect<'a, T: FromReader<'a>>(section: SectionLimited<'a, T>) -> Result<Vec<T>, Error> {
+pub(crate) fn collect<'a, T: FromReader<'a>>(
+    section: SectionLimited<'a, T>,
+) -> Result<Vec<T>, Error> {
     section
         .into_iter()
         .map(|item| item.map_err(broken))

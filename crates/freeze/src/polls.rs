@@ -11,8 +11,12 @@
 //! after that, and a recursive function after its first call back. Where that would need polls
 //! after many calls, a loop polls at its head instead (unless every way back to the head polls
 //! anyway), and a function once, before the calls back, as late as can be.
+//!
+//! A call in place of a return never comes back, and one under a handler may throw instead: a
+//! function that calls back so polls before.
 
 use crate::body::{BlockId, BlockKind, Body, Item, Point, PointId};
+use crate::scan::catch_label;
 use crate::sites::SiteKind;
 use wasmparser::Operator;
 
@@ -113,6 +117,8 @@ struct Walk<'b, 'a> {
     /// it here; if only calls back, of those.
     noted: Option<Vec<PointId>>,
     only_back: bool,
+    /// Whether a call back in place of a return was come to unpolled.
+    bare_tail: bool,
     open: Vec<Open>,
     /// Whether every way to here has polled; true where no way leads.
     polled: bool,
@@ -127,6 +133,7 @@ impl<'b, 'a> Walk<'b, 'a> {
             polls,
             noted: None,
             only_back: false,
+            bare_tail: false,
             open: Vec::new(),
             polled: false,
             branches: true,
@@ -161,6 +168,10 @@ impl<'b, 'a> Walk<'b, 'a> {
     fn pass(&mut self, item: &Item<'_>) {
         match item {
             Item::Open(inner) => {
+                // The first thing within may throw.
+                for catch in &self.body.blocks[*inner].catches {
+                    self.branch(catch_label(catch));
+                }
                 let loops = self.body.blocks[*inner].kind == BlockKind::Loop;
                 self.polled |= loops && self.polls.heads[*inner];
                 self.open.push(Open {
@@ -183,13 +194,21 @@ impl<'b, 'a> Walk<'b, 'a> {
                         BlockKind::If if inner.els.is_none() => {
                             self.polled &= block.branches && block.before;
                         }
-                        BlockKind::If | BlockKind::Block => self.polled &= block.branches,
+                        BlockKind::If | BlockKind::Block | BlockKind::Try => {
+                            self.polled &= block.branches;
+                        }
                     }
                 }
             }
             Item::Entry(_) => self.polled = true,
             // The callee need not have polled.
             Item::Call(point) => self.call(*point),
+            // A short range does not poll.
+            Item::Bulk(_) => {}
+            Item::Tail(call) => {
+                self.bare_tail |= call.calls_back && !self.polled;
+                self.polled = true;
+            }
             Item::Plain(operator) => match operator {
                 Operator::Br { relative_depth } => {
                     self.branch(*relative_depth);
@@ -203,7 +222,10 @@ impl<'b, 'a> Walk<'b, 'a> {
                     }
                     self.polled = true;
                 }
-                Operator::Return | Operator::Unreachable => self.polled = true,
+                Operator::Return
+                | Operator::Unreachable
+                | Operator::Throw { .. }
+                | Operator::ThrowRef => self.polled = true,
                 _ => {}
             },
         }
@@ -251,8 +273,10 @@ fn place_at_calls_back(body: &Body<'_>, polls: &mut Polls) -> Option<usize> {
     for item in &body.items {
         walk.pass(item);
     }
+    let bare_tail = walk.bare_tail;
     let noted = walk.noted.unwrap_or_default();
-    if noted.len() <= MOST_AFTER_CALLS {
+    let handlers = body.blocks.iter().any(|block| !block.catches.is_empty());
+    if noted.len() <= MOST_AFTER_CALLS && !bare_tail && !handlers {
         for point in noted {
             polls.after[point] = true;
         }
@@ -261,10 +285,12 @@ fn place_at_calls_back(body: &Body<'_>, polls: &mut Polls) -> Option<usize> {
     let mut walk = Walk::new(body, polls);
     let mut bare: Option<(usize, usize)> = None;
     for (position, item) in body.items.iter().enumerate() {
-        if let Item::Call(point) = item
-            && body.points[*point].calls_back
-            && !walk.polled
-        {
+        let calls_back = match item {
+            Item::Call(point) => body.points[*point].calls_back,
+            Item::Tail(call) => call.calls_back,
+            _ => false,
+        };
+        if calls_back && !walk.polled {
             let (first, _) = bare.unwrap_or((position, position));
             bare = Some((first, position));
         }
@@ -351,8 +377,8 @@ fn number(body: &mut Body<'_>, polls: &[bool]) {
     let mut points: Vec<Point<'_>> = Vec::new();
     for item in &mut body.items {
         match item {
-            Item::Plain(_) => {}
-            Item::Entry(point) | Item::Call(point) => {
+            Item::Plain(_) | Item::Tail(_) => {}
+            Item::Entry(point) | Item::Call(point) | Item::Bulk(point) => {
                 points.extend(old[*point].take());
                 *point = points.len() - 1;
             }

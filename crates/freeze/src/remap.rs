@@ -4,12 +4,17 @@
 //! - An import that may freeze and whose reference is taken (in an element segment, an export or
 //!   by `ref.func`) is replaced there by a wrapper: a call through a table leaves no frame of the
 //!   caller's choosing, so something must push one that knows the arguments.
+//! - Dropping a segment is state, so it becomes a call of a helper that notes it.
+//! - References to exceptions become nullable, see [`plain`].
 //! - All other indices stay; what the pass adds comes after.
 
+use crate::helpers::{Helper, Helpers};
+use crate::types::plain;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use wasm_encoder::reencode::{Error, Reencode};
-use wasm_encoder::{Encode, RefType, ValType};
+use wasm_encoder::{Encode, Instruction, RefType, ValType};
+use wasmparser::Operator;
 
 /// Where the things that the pass added are.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +23,12 @@ pub(crate) struct Indices {
     pub frames_memory: u32,
     pub sp: u32,
     pub frozen: u32,
+    /// Number of references pushed.
+    pub rp: u32,
+    /// The first of the globals that note dropped segments.
+    pub dropped: u32,
+    pub functions_table: u32,
+    pub references_table: u32,
     pub clones_table: u32,
 }
 
@@ -25,6 +36,7 @@ pub(crate) struct Indices {
 pub(crate) struct Remap {
     /// Index of the wrapper of an import.
     pub wrappers: BTreeMap<u32, u32>,
+    pub helpers: Helpers,
 }
 
 impl Remap {
@@ -67,9 +79,34 @@ impl Reencode for Renumbering<'_> {
     fn memory_index(&mut self, memory: u32) -> Result<u32, Error> {
         Ok(memory + 1)
     }
+
+    fn ref_type(&mut self, kind: wasmparser::RefType) -> Result<RefType, Error> {
+        Ok(ref_type(kind))
+    }
+
+    fn instruction<'a>(&mut self, operator: Operator<'a>) -> Result<Instruction<'a>, Error> {
+        let helper = match operator {
+            Operator::ElemDrop { elem_index } => Helper::DropElements(elem_index),
+            Operator::DataDrop { data_index } => Helper::DropData(data_index),
+            other => return wasm_encoder::reencode::utils::instruction(self, other),
+        };
+        match self.0.helpers.index(helper) {
+            Some(function) => Ok(Instruction::Call(function)),
+            None => wasm_encoder::reencode::utils::instruction(self, operator),
+        }
+    }
 }
 
-/// The same value type. The only references that the validator lets pass are to functions.
+/// The type of a reference in the modules that are made.
+pub(crate) fn ref_type(kind: wasmparser::RefType) -> RefType {
+    match plain(wasmparser::ValType::Ref(kind)) {
+        wasmparser::ValType::EXNREF => RefType::EXNREF,
+        wasmparser::ValType::EXTERNREF => RefType::EXTERNREF,
+        _ => RefType::FUNCREF,
+    }
+}
+
+/// The type of a value in the modules that are made.
 pub(crate) fn value_type(kind: wasmparser::ValType) -> ValType {
     match kind {
         wasmparser::ValType::I32 => ValType::I32,
@@ -77,6 +114,6 @@ pub(crate) fn value_type(kind: wasmparser::ValType) -> ValType {
         wasmparser::ValType::F32 => ValType::F32,
         wasmparser::ValType::F64 => ValType::F64,
         wasmparser::ValType::V128 => ValType::V128,
-        wasmparser::ValType::Ref(_) => ValType::Ref(RefType::FUNCREF),
+        wasmparser::ValType::Ref(kind) => ValType::Ref(ref_type(kind)),
     }
 }

@@ -1,9 +1,11 @@
-//! One validating pass over every function body: what it calls, whether it loops, and whether it
-//! does anything that cannot be frozen.
+//! One validating pass over every function body: what it calls, whether it loops, and what
+//! state it touches that is in no memory.
 
+use crate::bulk;
 use crate::error::{Error, Place};
 use crate::module::{Module, classify};
-use wasmparser::{FuncValidatorAllocations, Operator};
+use crate::types::plain;
+use wasmparser::{Catch, FuncValidatorAllocations, Operator, ValType};
 
 /// What the call graph needs to know of a function body.
 #[derive(Default)]
@@ -16,8 +18,21 @@ pub(crate) struct Summary {
     pub repeats: bool,
     /// Functions whose reference is taken.
     pub references: Vec<u32>,
-    /// Whether data segments are read at run time.
+    /// Functions called in place of a return.
+    pub tail_calls: Vec<u32>,
+    /// Whether there are references to functions in operands or locals.
+    pub references_kept: bool,
+    /// Whether there are references that the engine keeps in a heap, or handlers of exceptions.
+    pub heap: bool,
+    /// Tables that are written to.
+    pub written_tables: Vec<u32>,
+    /// Segments that are dropped.
+    pub dropped_elements: Vec<u32>,
+    pub dropped_data: Vec<u32>,
+    /// Whether data segments are read or dropped at run time.
     pub reads_data: bool,
+    /// Whether there is an operator on a range of memory that may be large.
+    pub bulk: bool,
 }
 
 /// Validates and summarises all bodies, in order of definition.
@@ -32,16 +47,24 @@ pub(crate) fn scan(wasm: &[u8], module: &Module<'_>) -> Result<Vec<Summary>, Err
         validator.read_locals(&mut locals).map_err(failed)?;
 
         let mut summary = Summary::default();
+        let mut previous = None;
+        for group in function.body.get_locals_reader().map_err(failed)? {
+            let (_, kind) = group.map_err(failed)?;
+            match plain(kind) {
+                ValType::FUNCREF => summary.references_kept = true,
+                ValType::Ref(_) => summary.heap = true,
+                _ => {}
+            }
+        }
         // Of every open block: whether it is a loop.
         let mut open = vec![false];
         let mut operators = function.body.get_operators_reader().map_err(failed)?;
         while !operators.eof() {
             let (operator, offset) = operators.read_with_offset().map_err(failed)?;
             validator.op(offset, &operator).map_err(failed)?;
-            if let Some(feature) = unwritable_state(&operator) {
-                return Err(Error::unsupported(place, feature, offset));
-            }
             note(&operator, &mut open, &mut summary);
+            summary.bulk |= bulk::is_long(module, previous.as_ref(), &operator);
+            previous = Some(operator);
         }
         operators.finish().map_err(failed)?;
         allocations = validator.into_allocations();
@@ -62,6 +85,12 @@ fn note(operator: &Operator<'_>, open: &mut Vec<bool>, summary: &mut Summary) {
     };
     match operator {
         Operator::Block { .. } | Operator::If { .. } => open.push(false),
+        Operator::TryTable { try_table } => {
+            try_table.catches.iter().map(catch_label).for_each(branch);
+            open.push(false);
+            summary.heap = true;
+        }
+        Operator::Throw { .. } | Operator::ThrowRef => summary.heap = true,
         Operator::Loop { .. } => open.push(true),
         Operator::End => {
             open.pop();
@@ -77,23 +106,43 @@ fn note(operator: &Operator<'_>, open: &mut Vec<bool>, summary: &mut Summary) {
         Operator::CallIndirect {
             type_index,
             table_index,
+        }
+        | Operator::ReturnCallIndirect {
+            type_index,
+            table_index,
         } => summary.indirect.push((*table_index, *type_index)),
-        Operator::RefFunc { function_index } => summary.references.push(*function_index),
+        Operator::ReturnCall { function_index } => {
+            summary.calls.push(*function_index);
+            summary.tail_calls.push(*function_index);
+        }
+        Operator::RefFunc { function_index } => {
+            summary.references.push(*function_index);
+            summary.references_kept = true;
+        }
+        Operator::RefNull { .. } | Operator::TableGet { .. } => summary.references_kept = true,
+        Operator::TableSet { table }
+        | Operator::TableGrow { table }
+        | Operator::TableFill { table }
+        | Operator::TableInit { table, .. }
+        | Operator::TableCopy {
+            dst_table: table, ..
+        } => summary.written_tables.push(*table),
+        Operator::ElemDrop { elem_index } => summary.dropped_elements.push(*elem_index),
+        Operator::DataDrop { data_index } => {
+            summary.dropped_data.push(*data_index);
+            summary.reads_data = true;
+        }
         Operator::MemoryInit { .. } => summary.reads_data = true,
         _ => {}
     }
 }
 
-/// State that is in no memory, global or frame, and so would be lost at a freeze.
-fn unwritable_state(operator: &Operator<'_>) -> Option<&'static str> {
-    Some(match operator {
-        Operator::TableSet { .. } => "a table that is written to (table.set)",
-        Operator::TableGrow { .. } => "a table that is written to (table.grow)",
-        Operator::TableFill { .. } => "a table that is written to (table.fill)",
-        Operator::TableCopy { .. } => "a table that is written to (table.copy)",
-        Operator::TableInit { .. } => "a table that is written to (table.init)",
-        Operator::ElemDrop { .. } => "element segments that are dropped (elem.drop)",
-        Operator::DataDrop { .. } => "data segments that are dropped (data.drop)",
-        _ => return None,
-    })
+/// Where a handler leads, counted from outside of its block.
+pub(crate) fn catch_label(catch: &Catch) -> u32 {
+    match catch {
+        Catch::One { label, .. }
+        | Catch::OneRef { label, .. }
+        | Catch::All { label }
+        | Catch::AllRef { label } => *label,
+    }
 }

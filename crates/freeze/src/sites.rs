@@ -19,6 +19,19 @@ pub enum Slot {
     F64,
     /// 16 bytes, lane 0 first.
     V128,
+    /// A reference to a function: no bytes, but an entry of the table of references.
+    Function,
+    /// A reference of the host: no bytes, for it is null wherever a program can be frozen.
+    External,
+    /// A reference to an exception, taken apart: its tag (4 bytes, `u32::MAX` for null), then room
+    /// for the numbers of the largest payload of any tag, and that many entries of the table of
+    /// references for the references in it.
+    Exception {
+        /// Size in a frame, the tag included.
+        bytes: u32,
+        /// Entries in the table of references.
+        references: u32,
+    },
 }
 
 impl Slot {
@@ -28,10 +41,21 @@ impl Slot {
             Slot::I32 | Slot::F32 => 4,
             Slot::I64 | Slot::F64 => 8,
             Slot::V128 => 16,
+            Slot::Function | Slot::External => 0,
+            Slot::Exception { bytes, .. } => bytes,
         }
     }
 
-    /// The slot for a value type; `None` for references, which cannot be written down.
+    /// Number of its entries in the table of references.
+    pub fn references(self) -> u32 {
+        match self {
+            Slot::Function => 1,
+            Slot::Exception { references, .. } => references,
+            _ => 0,
+        }
+    }
+
+    /// The slot for a number or vector; `None` for references.
     pub(crate) fn of(kind: ValType) -> Option<Slot> {
         match kind {
             ValType::I32 => Some(Slot::I32),
@@ -50,6 +74,9 @@ impl Slot {
             Slot::F32 => 2,
             Slot::F64 => 3,
             Slot::V128 => 4,
+            Slot::Function => 5,
+            Slot::External => 6,
+            Slot::Exception { .. } => 7,
         }
     }
 }
@@ -66,6 +93,8 @@ pub enum SiteKind {
     Call,
     /// A call of an import that may freeze; it is issued again at thaw. Always an innermost frame.
     Host,
+    /// An operator on a range of memory, with what is left of the range. Always an innermost frame.
+    Bulk,
 }
 
 impl SiteKind {
@@ -75,6 +104,7 @@ impl SiteKind {
             SiteKind::Head => 1,
             SiteKind::Call => 2,
             SiteKind::Host => 3,
+            SiteKind::Bulk => 4,
         }
     }
 }
@@ -95,6 +125,11 @@ impl Site {
     /// Size of its frames, trailer included.
     pub fn frame_bytes(&self) -> u32 {
         self.slots.iter().map(|slot| slot.bytes()).sum::<u32>() + FRAME_TRAILER_BYTES
+    }
+
+    /// Number of entries in the table of references that belong to its frames.
+    pub fn references(&self) -> u32 {
+        self.slots.iter().map(|slot| slot.references()).sum()
     }
 }
 
@@ -214,11 +249,20 @@ impl SiteTable {
         Ok(frames)
     }
 
+    /// Number of entries that the table of references has with these frames.
+    pub fn references(&self, frames: &[Frame<'_>]) -> u64 {
+        let sites = frames
+            .iter()
+            .filter_map(|frame| self.site(frame.function, frame.site));
+        sites.map(|site| u64::from(site.references())).sum()
+    }
+
     /// The table as bytes, for hashing: equal tables have equal bytes, and only they.
     ///
     /// All numbers are u32, little endian: the number of functions; then for each its index and
-    /// its number of sites; then for each site a kind byte (0 entry, 1 head, 2 call, 3 host), the
-    /// number of slots, and a byte per slot (0 i32, 1 i64, 2 f32, 3 f64, 4 v128).
+    /// its number of sites; then for each site a kind byte (0 entry, 1 head, 2 call, 3 host, 4
+    /// bulk), the number of slots, and a byte per slot (0 i32, 1 i64, 2 f32, 3 f64, 4 v128, 5
+    /// function, 6 external, 7 exception and then its bytes and references).
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let word = |bytes: &mut Vec<u8>, n: usize| bytes.extend((n as u32).to_le_bytes());
@@ -229,7 +273,17 @@ impl SiteTable {
             for site in &function.sites {
                 bytes.push(site.kind.code());
                 word(&mut bytes, site.slots.len());
-                bytes.extend(site.slots.iter().map(|slot| slot.code()));
+                for slot in &site.slots {
+                    bytes.push(slot.code());
+                    if let Slot::Exception {
+                        bytes: size,
+                        references,
+                    } = slot
+                    {
+                        word(&mut bytes, *size as usize);
+                        word(&mut bytes, *references as usize);
+                    }
+                }
             }
         }
         bytes

@@ -3,20 +3,21 @@
 
 use crate::assemble::{Parts, Written};
 use crate::body::Body;
-use crate::callgraph::CallGraph;
+use crate::callgraph::{self, CallGraph};
 use crate::emit::{Context, Form, emit};
 use crate::error::{Error, Place};
+use crate::helpers::{Helper, Helpers};
 use crate::interface::{
-    Export, ExportKind, ImportedFunction, Interface, MemoryLimits, MutableGlobal,
+    Export, ExportKind, ImportedFunction, Interface, MemoryLimits, MutableGlobal, MutableTable,
 };
 use crate::module::{FEATURES, Module};
 use crate::remap::{Indices, Remap};
 use crate::scan::{Summary, scan};
 use crate::sites::{FunctionSites, SiteTable, Slot};
-use crate::types::Types;
+use crate::types::{Types, plain};
 use crate::{Artefact, FORMAT_VERSION, Options, Poll, image, liveness, names, polls, room};
 use std::collections::{BTreeMap, BTreeSet};
-use wasmparser::{ExternalKind, Operator, ValType, Validator, WasmFeatures};
+use wasmparser::{ExternalKind, ValType, Validator, WasmFeatures};
 
 pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Error> {
     let module = Module::parse(wasm)?;
@@ -33,16 +34,25 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
         .collect();
     let calls = CallGraph::new(&module, &summaries, &freezing)?;
 
+    let wrappers = wrappers(&module, &summaries, &freezing)?;
+    let first_helper = module.type_of.len() + wrappers.len();
     let remap = Remap {
-        wrappers: wrappers(&module, &summaries, &freezing)?,
+        helpers: Helpers::new(&module, &summaries, first_helper as u32),
+        wrappers,
     };
+    let (globals, tables) = (module.globals.len() as u32, module.tables.len() as u32);
     let indices = Indices {
         flag_memory: 0,
         frames_memory: module.memories.len() as u32 + 1,
-        sp: module.globals.len() as u32,
-        frozen: module.globals.len() as u32 + 1,
-        clones_table: module.tables.len() as u32,
+        sp: globals,
+        frozen: globals + 1,
+        rp: globals + 2,
+        dropped: globals + 3,
+        functions_table: tables,
+        references_table: tables + 1,
+        clones_table: tables + if remap.helpers.references { 2 } else { 0 },
     };
+    let written_tables = written_tables(&module, &summaries)?;
     let mut types = Types::new(module.types.len() as u32);
     let mut functions = Functions {
         module: &module,
@@ -51,6 +61,7 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
             remap: &remap,
             types: &mut types,
             poll: options.poll,
+            wide_memories: module.memories.iter().map(|m| m.memory64).collect(),
         },
         written: Vec::new(),
         sites: SiteTable::default(),
@@ -69,6 +80,11 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
         functions.add(Body::wrapper(&module, *import), true)?;
     }
     let Functions { written, sites, .. } = functions;
+    let helpers = remap.helpers.write(&module, &indices, &mut types);
+    let referable = match remap.helpers.references {
+        true => referable(&module, &summaries)?,
+        false => Vec::new(),
+    };
 
     let frames_pages = room::pages(&module, &calls, &sites, options.stack_bytes)?;
     let parts = Parts {
@@ -78,6 +94,9 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
         indices: &indices,
         types: &types,
         written: &written,
+        helpers: &helpers,
+        functions: &referable,
+        written_tables: &written_tables,
         frames_pages,
         shared_flags: options.poll == Poll::Atomic,
         keeps_data: summaries.iter().any(|summary| summary.reads_data),
@@ -86,9 +105,22 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
         run: parts.run_module()?,
         thaw: parts.thaw_module()?,
         id: id(wasm, &sites),
+        mobile: true,
         sites,
         image,
-        interface: interface(&module, &freezing, frames_pages),
+        interface: Interface {
+            imports: imports(&module, &freezing),
+            exports: exports(&module),
+            memories: memories(&module),
+            globals: mutable_globals(&module, &remap.helpers, &indices),
+            tables: mutable_tables(&module, &written_tables),
+            functions: referable,
+            references: remap.helpers.references,
+            settle: remap.helpers.index(Helper::Settle).is_some(),
+            heap: module.has_heap_references() || summaries.iter().any(|summary| summary.heap),
+            start: module.start.is_some(),
+            frames_pages,
+        },
     };
     if artefact.thaw.len() > options.max_output_bytes {
         return Err(output_too_large(options.max_output_bytes));
@@ -160,29 +192,21 @@ impl<'a> Functions<'_, 'a> {
     }
 }
 
-/// The imports that may freeze and whose reference is taken, with the indices of their wrappers.
+/// The imports that may freeze and whose reference is taken or that are called in place of a return, with the indices of their wrappers.
 fn wrappers(
     module: &Module<'_>,
     summaries: &[Summary],
     freezing: &[bool],
 ) -> Result<BTreeMap<u32, u32>, Error> {
-    let mut referenced: BTreeSet<u32> = BTreeSet::new();
-    for element in &module.elements {
-        referenced.extend(module.element_functions(&element.items)?);
-    }
+    let mut referenced: BTreeSet<u32> = module.referenced()?.into_iter().collect();
     for export in &module.exports {
         if export.kind == ExternalKind::Func {
             referenced.insert(export.index);
         }
     }
-    for global in &module.globals {
-        for operator in global.init_expr.get_operators_reader() {
-            if let Ok(Operator::RefFunc { function_index }) = operator {
-                referenced.insert(function_index);
-            }
-        }
+    for summary in summaries {
+        referenced.extend(summary.references.iter().chain(&summary.tail_calls));
     }
-    referenced.extend(summaries.iter().flat_map(|summary| &summary.references));
     referenced.extend(module.start);
     let functions = module.type_of.len() as u32;
     let freezing = |import: &u32| freezing.get(*import as usize).copied().unwrap_or(false);
@@ -199,10 +223,49 @@ fn id(wasm: &[u8], sites: &SiteTable) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-fn interface(module: &Module<'_>, freezing: &[bool], frames_pages: u32) -> Interface {
-    let slots = |kinds: &[ValType]| kinds.iter().map(|kind| Slot::of(*kind)).collect();
+/// The functions that references can lead to, ascending.
+fn referable(module: &Module<'_>, summaries: &[Summary]) -> Result<Vec<u32>, Error> {
+    let mut functions: BTreeSet<u32> = module.referenced()?.into_iter().collect();
+    functions.extend(summaries.iter().flat_map(|summary| &summary.references));
+    Ok(functions.into_iter().collect())
+}
+
+/// The tables that are written to; those of exceptions cannot be.
+fn written_tables(module: &Module<'_>, summaries: &[Summary]) -> Result<BTreeSet<u32>, Error> {
+    let written = callgraph::written_tables(summaries);
+    for index in &written {
+        let table = &module.tables[*index as usize];
+        if plain(ValType::Ref(table.ty.element_type)) == ValType::EXNREF {
+            let what = "a table of exceptions that is written to";
+            return Err(Error::unsupported(Place::Table(*index), what, 0));
+        }
+    }
+    Ok(written)
+}
+
+/// Numbers and vectors; `None` for references.
+fn slots(kinds: &[ValType]) -> Vec<Option<Slot>> {
+    kinds.iter().map(|kind| Slot::of(*kind)).collect()
+}
+
+fn imports(module: &Module<'_>, freezing: &[bool]) -> Vec<ImportedFunction> {
     let imports = module.imports.iter().zip(freezing).zip(0..);
-    let exports = module.exports.iter().filter_map(|export| {
+    imports
+        .map(|((import, freezes), index)| {
+            let signature = module.signature(index);
+            ImportedFunction {
+                module: import.module.to_owned(),
+                name: import.name.to_owned(),
+                params: slots(signature.params()),
+                results: slots(signature.results()),
+                may_freeze: *freezes,
+            }
+        })
+        .collect()
+}
+
+fn exports(module: &Module<'_>) -> Vec<Export> {
+    let exports = module.exports.iter().map(|export| {
         let index = export.index;
         let kind = match export.kind {
             ExternalKind::Func | ExternalKind::FuncExact => {
@@ -216,43 +279,56 @@ fn interface(module: &Module<'_>, freezing: &[bool], frames_pages: u32) -> Inter
             ExternalKind::Table => ExportKind::Table(index),
             ExternalKind::Memory => ExportKind::Memory(index),
             ExternalKind::Global => ExportKind::Global(index),
-            ExternalKind::Tag => return None,
+            ExternalKind::Tag => ExportKind::Tag(index),
         };
-        Some(Export {
+        Export {
             name: export.name.to_owned(),
             kind,
-        })
+        }
     });
+    exports.collect()
+}
+
+fn memories(module: &Module<'_>) -> Vec<MemoryLimits> {
+    let memories = module.memories.iter();
+    memories
+        .map(|memory| MemoryLimits {
+            minimum: memory.initial,
+            maximum: memory.maximum,
+            wide: memory.memory64,
+        })
+        .collect()
+}
+
+fn mutable_globals(
+    module: &Module<'_>,
+    helpers: &Helpers,
+    indices: &Indices,
+) -> Vec<MutableGlobal> {
     let globals = (0..).zip(&module.globals).filter(|(_, g)| g.ty.mutable);
-    Interface {
-        imports: imports
-            .map(|((import, freezes), index)| {
-                let signature = module.signature(index);
-                ImportedFunction {
-                    module: import.module.to_owned(),
-                    name: import.name.to_owned(),
-                    params: slots(signature.params()),
-                    results: slots(signature.results()),
-                    may_freeze: *freezes,
-                }
-            })
-            .collect(),
-        exports: exports.collect(),
-        memories: module
-            .memories
-            .iter()
-            .map(|memory| MemoryLimits {
-                minimum: memory.initial as u32,
-                maximum: memory.maximum.map(|maximum| maximum as u32),
-            })
-            .collect(),
-        globals: globals
-            .filter_map(|(index, global)| {
-                let kind = Slot::of(global.ty.content_type)?;
-                Some(MutableGlobal { index, kind })
-            })
-            .collect(),
-        start: module.start.is_some(),
-        frames_pages,
-    }
+    let given = globals.filter_map(|(index, global)| {
+        let kind = match plain(global.ty.content_type) {
+            ValType::FUNCREF => Slot::Function,
+            // A reference of the host is null.
+            other => Slot::of(other)?,
+        };
+        Some(MutableGlobal { index, kind })
+    });
+    let drops = helpers.drops().zip(indices.dropped..);
+    let kind = Slot::I32;
+    let drops = drops.map(|(_, index)| MutableGlobal { index, kind });
+    given.chain(drops).collect()
+}
+
+fn mutable_tables(module: &Module<'_>, written: &BTreeSet<u32>) -> Vec<MutableTable> {
+    let tables = written.iter().map(|index| {
+        let kind = &module.tables[*index as usize].ty;
+        MutableTable {
+            index: *index,
+            functions: plain(ValType::Ref(kind.element_type)) == ValType::FUNCREF,
+            minimum: kind.initial,
+            maximum: kind.maximum,
+        }
+    });
+    tables.collect()
 }

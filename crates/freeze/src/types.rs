@@ -3,7 +3,29 @@
 use crate::remap::value_type;
 use std::collections::HashMap;
 use wasm_encoder::BlockType;
-use wasmparser::ValType;
+use wasmparser::{AbstractHeapType, HeapType, ValType};
+
+/// The type that a value of `kind` has in the modules that are made. References are nullable there
+/// and have no finer type than function, external or exception: nothing that the validator lets
+/// pass needs more, and every local of ours can begin as null.
+pub(crate) fn plain(kind: ValType) -> ValType {
+    let ValType::Ref(reference) = kind else {
+        return kind;
+    };
+    match reference.heap_type() {
+        HeapType::Abstract { ty, .. } => match ty {
+            AbstractHeapType::Exn | AbstractHeapType::NoExn => ValType::EXNREF,
+            AbstractHeapType::Extern | AbstractHeapType::NoExtern => ValType::EXTERNREF,
+            _ => ValType::FUNCREF,
+        },
+        HeapType::Concrete(_) | HeapType::Exact(_) => ValType::FUNCREF,
+    }
+}
+
+/// The same for a list.
+pub(crate) fn plain_types(kinds: &[ValType]) -> Vec<ValType> {
+    kinds.iter().copied().map(plain).collect()
+}
 
 /// Parameters and results.
 pub(crate) type Signature = (Vec<ValType>, Vec<ValType>);

@@ -57,20 +57,16 @@ fn an_invalid_module_is_refused_with_the_offset() {
 #[test]
 fn a_function_is_named_by_the_name_section_or_its_export() {
     let place = "function 1 \"who\"";
+    assert_unsupported("(module (func) (func $who atomic.fence))", place, "threads");
     assert_unsupported(
-        "(module (func) (func $who return_call 0))",
+        "(module (func) (func (export \"who\") atomic.fence))",
         place,
-        "tail calls",
+        "threads",
     );
     assert_unsupported(
-        "(module (func) (func (export \"who\") return_call 0))",
-        place,
-        "tail calls",
-    );
-    assert_unsupported(
-        "(module (func) (func return_call 0))",
+        "(module (func) (func atomic.fence))",
         "function 1",
-        "tail calls",
+        "threads",
     );
 }
 
@@ -89,95 +85,60 @@ fn threads_are_refused() {
 }
 
 #[test]
-fn exceptions_are_refused() {
-    assert_unsupported("(module (tag))", "the module", "exceptions");
+fn legacy_exceptions_are_refused_with_advice() {
+    for code in ["try catch_all end", "try (rethrow 0) catch_all end"] {
+        let text = format!("(module (tag) (func $f {code}))");
+        assert_unsupported(&text, "function 0 \"f\"", "-wasm-use-legacy-eh=false");
+    }
+}
+
+#[test]
+fn exceptions_that_cannot_be_taken_apart_are_refused() {
+    let keep = |tag: &str| {
+        format!(
+            "(module (tag (param {tag})) (func $f (param i32) (local exnref)
+               (loop $l (br_if $l (local.get 0))) (drop (ref.is_null (local.get 1)))))"
+        )
+    };
+    let text = keep("i32 funcref externref");
+    transform(&wat::parse_str(text).unwrap(), &Options::default()).expect("it can be kept");
+    assert_unsupported(&keep("exnref"), "function 0 \"f\"", "exception");
     assert_unsupported(
-        "(module (func $f (try_table (nop))))",
-        "function 0 \"f\"",
-        "exceptions",
+        "(module (global (mut exnref) (ref.null exn)))",
+        "global 0",
+        "mutable reference to exceptions",
+    );
+    assert_unsupported(
+        "(module (table 3 exnref) (func $f (table.set (i32.const 0) (ref.null exn))))",
+        "table 0",
+        "a table of exceptions",
     );
 }
 
 #[test]
 fn garbage_collected_and_typed_references_are_refused() {
-    let gc = refusal("(module (type (struct (field i32))))");
-    assert!(matches!(gc, Error::Unsupported { .. }), "{gc:?}");
-    let host = refusal("(module (func (param externref)))");
-    assert!(matches!(host, Error::Unsupported { .. }), "{host:?}");
-    let typed =
-        refusal("(module (type $t (func)) (func (param (ref $t)) (call_ref $t (local.get 0))))");
-    assert!(matches!(typed, Error::Unsupported { .. }), "{typed:?}");
+    let struct_ = "(module (type (struct (field i32))))";
+    assert_unsupported(struct_, "the module", "garbage-collected");
+    let typed = "(module (type $t (func)) (func (param (ref $t)) (call_ref $t (local.get 0))))";
+    assert_unsupported(typed, "the module", "typed function references");
+    let i31 = "(module (func $f (drop (ref.i31 (i32.const 1)))))";
+    assert_unsupported(i31, "function 0 \"f\"", "garbage-collected");
 }
 
 #[test]
-fn sixty_four_bit_memories_are_refused() {
-    assert_unsupported("(module (memory i64 1))", "the module", "64-bit");
+fn stack_switching_is_refused() {
+    let text = "(module (type $f (func)) (type $c (cont $f)) (elem declare func 0)
+        (func $f (drop (cont.new $c (ref.func 0)))))";
+    let error = refusal(text);
+    assert!(error.to_string().contains("stack switching"), "{error}");
 }
 
 #[test]
-fn relaxed_vectors_are_refused_because_machines_differ() {
+fn hosts_may_not_give_references() {
     assert_unsupported(
-        "(module (func $f (param v128) (result v128)
-           (i32x4.relaxed_trunc_f32x4_s (local.get 0))))",
-        "function 0 \"f\"",
-        "relaxed SIMD",
-    );
-}
-
-#[test]
-fn tables_that_are_written_to_are_refused() {
-    for (operator, code) in [
-        ("table.set", "(table.set (i32.const 0) (ref.func 0))"),
-        (
-            "table.grow",
-            "(drop (table.grow (ref.null func) (i32.const 1)))",
-        ),
-        (
-            "table.fill",
-            "(table.fill (i32.const 0) (ref.null func) (i32.const 1))",
-        ),
-        (
-            "table.copy",
-            "(table.copy (i32.const 0) (i32.const 1) (i32.const 1))",
-        ),
-        (
-            "table.init",
-            "(table.init 0 (i32.const 0) (i32.const 0) (i32.const 1))",
-        ),
-        ("elem.drop", "(elem.drop 0)"),
-    ] {
-        let text = format!("(module (table 3 funcref) (elem func 0) (func $f {code}))");
-        assert_unsupported(&text, "function 0 \"f\"", operator);
-    }
-    assert_unsupported(
-        "(module (memory 1) (data \"x\") (func $f (data.drop 0)))",
-        "function 0 \"f\"",
-        "data.drop",
-    );
-}
-
-#[test]
-fn references_may_be_used_but_not_kept_over_a_freeze() {
-    let keep = |between: &str| {
-        format!(
-            "(module (import \"host\" \"call\" (func $call)) (elem declare func $f)
-               (func $f (export \"f\") (local funcref)
-                 (local.set 0 (ref.func $f)) {between} (drop (ref.is_null (local.get 0)))))"
-        )
-    };
-    let wasm = wat::parse_str(keep("(nop)")).unwrap();
-    transform(&wasm, &Options::default()).expect("used, but never kept");
-    let place = "function 1 \"f\"";
-    assert_unsupported(&keep("(call $call)"), place, "reference");
-    assert_unsupported(
-        &keep("(loop $l (br_if $l (i32.const 0)))"),
-        place,
-        "reference",
-    );
-    assert_unsupported(
-        "(module (global (mut funcref) (ref.null func)))",
-        "global 0",
-        "mutable reference",
+        "(module (import \"env\" \"thing\" (func (result externref))))",
+        "import \"env\" \"thing\"",
+        "returns a reference",
     );
 }
 
@@ -187,6 +148,7 @@ fn imports_other_than_functions_are_refused_by_name() {
         ("(memory 1)", "memory"),
         ("(table 1 funcref)", "table"),
         ("(global i32)", "global"),
+        ("(tag)", "tag"),
     ] {
         let text = format!("(module (import \"env\" \"thing\" {kind}))");
         assert_unsupported(&text, "import \"env\" \"thing\"", word);

@@ -64,6 +64,118 @@ fn memory_init_reads_passive_segments_after_a_thaw() {
 }
 
 #[test]
+fn exceptions_are_caught_and_kept_over_a_freeze_and_no_handler_sees_it() {
+    let wasm = wat::parse_str(include_str!("wat/exceptions.wat")).unwrap();
+    let artefact = transform(&wasm, &Options::default()).unwrap();
+    let (mut kept, steps) = (0, steps_of(&artefact));
+    for function in &artefact.sites.functions {
+        for site in &function.sites {
+            let is_exception = |slot: &&Slot| matches!(slot, Slot::Exception { bytes: 24, .. });
+            kept += site.slots.iter().filter(is_exception).count();
+        }
+    }
+    assert!(kept > 3, "references to exceptions are kept");
+    let plainly = plain(&wasm, &steps, Backend::Native).unwrap();
+    assert!(plainly.steps.iter().any(Result::is_err), "one is uncaught");
+    let ended = plainly.steps.iter().filter(|step| step.is_ok()).count();
+    assert!(ended >= 6, "{plainly:?}");
+    let tally = check(&wasm, &steps, 1000, 1);
+    assert!(tally.polls > 10 && tally.calls > 10, "{tally:?}");
+}
+
+#[test]
+fn references_to_functions_survive_wherever_they_are() {
+    let tally = check_text(include_str!("wat/references.wat"));
+    assert!(tally.polls > 3 && tally.calls > 10, "{tally:?}");
+}
+
+#[test]
+fn written_tables_and_dropped_segments_are_state() {
+    let text = include_str!("wat/tables.wat");
+    let tally = check_text(text);
+    assert!(tally.polls > 10 && tally.calls > 20, "{tally:?}");
+    // The last two steps trap, and only the first of them is run above.
+    let wasm = wat::parse_str(text).unwrap();
+    let artefact = transform(&wasm, &Options::default()).unwrap();
+    let mut steps = steps_of(&artefact);
+    steps.retain(|step| !step.export.starts_with('y'));
+    assert!(
+        plain(&wasm, &steps, Backend::Native)
+            .unwrap()
+            .steps
+            .last()
+            .unwrap()
+            .is_err()
+    );
+    check(&wasm, &steps, 400, 2);
+}
+
+#[test]
+fn calls_in_place_of_a_return_leave_no_frame_and_poll() {
+    let tally = check_text(include_str!("wat/tail.wat"));
+    assert!(tally.polls > 15 && tally.calls > 1, "{tally:?}");
+}
+
+#[test]
+fn an_endless_chain_of_tail_calls_is_frozen_with_one_frame() {
+    let text = r#"(module
+        (table 2 funcref) (elem (i32.const 0) func $a $b)
+        (func $run (export "run") (return_call $a (i32.const 0)))
+        (func $a (param i32) (return_call_indirect (param i32)
+          (i32.add (local.get 0) (i32.const 1)) (i32.const 1)))
+        (func $b (param i32) (return_call $a (i32.add (local.get 0) (i32.const 1)))))"#;
+    let freezable = Freezable::new(&wat::parse_str(text).unwrap()).unwrap();
+    let mut process = Process::start(&freezable, Backend::Native);
+    for hop in 0..6 {
+        process.freeze_at_poll(5000);
+        assert_eq!(process.run(&run_step(Vec::new())), Progress::Frozen);
+        let snapshot = process.snapshot();
+        let frames = freezable.artefact.sites.frames(&snapshot.frames).unwrap();
+        assert_eq!(frames.len(), 1);
+        let to = [Backend::Pulley, Backend::Native][hop % 2];
+        process = Process::thaw(&freezable, to, &snapshot);
+    }
+}
+
+#[test]
+fn memories_and_tables_of_64_bits_are_like_others() {
+    check_text(include_str!("wat/wide.wat"));
+}
+
+#[test]
+fn relaxed_vectors_are_the_same_on_every_engine() {
+    check_text(include_str!("wat/relaxed.wat"));
+}
+
+#[test]
+fn long_ranges_of_memory_are_worked_through_in_pieces() {
+    let wasm = wat::parse_str(include_str!("wat/bulk.wat")).unwrap();
+    let artefact = transform(&wasm, &Options::default()).unwrap();
+    let tally = check(&wasm, &steps_of(&artefact), 60, 1);
+    assert!(tally.polls > 20 && tally.freezes > 30, "{tally:?}");
+}
+
+#[test]
+fn only_ranges_that_may_be_long_can_be_frozen_within() {
+    let kinds = |text: &str| {
+        let artefact = transform(&wat::parse_str(text).unwrap(), &Options::default()).unwrap();
+        let functions = artefact.sites.functions.iter();
+        let sites = functions.flat_map(|function| &function.sites);
+        let kinds: Vec<_> = sites.map(|site| site.kind).collect();
+        kinds
+    };
+    let fill = |memory: &str, length: &str| {
+        kinds(&format!(
+            "(module (memory {memory}) (func (param i32) (memory.fill (i32.const 0) (i32.const 0) {length})))"
+        ))
+    };
+    assert_eq!(fill("100", "(local.get 0)"), [SiteKind::Bulk]);
+    assert_eq!(fill("100", "(i32.const 300000)"), [SiteKind::Bulk]);
+    assert_eq!(fill("100", "(i32.const 5000)"), []);
+    assert_eq!(fill("1 3", "(local.get 0)"), []);
+}
+
+#[test]
 fn traps_are_the_same_frozen_and_unfrozen() {
     let wasm = wat::parse_str(include_str!("wat/traps.wat")).unwrap();
     let artefact = transform(&wasm, &Options::default()).unwrap();

@@ -6,7 +6,7 @@
 use crate::memory::Flag;
 use futures_util::task::AtomicWaker;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 const FREEZE: u32 = 1;
@@ -20,9 +20,12 @@ pub struct Control {
 
 impl Control {
     /// Asks the process to freeze: its `run` ends with `Outcome::Frozen` soon, unless the program
-    /// ends first. A request is used up by the next freeze.
+    /// ends first. A request is used up by the next freeze. It has no effect on a process of an
+    /// immobile image.
     pub fn freeze(&self) {
-        self.shared.request(FREEZE);
+        if self.shared.interrupts.get().is_none() {
+            self.shared.request(FREEZE);
+        }
     }
 
     /// Ends the process: its `run` ends with `Outcome::Killed` soon, and so does every later one.
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     /// The flag of the instance that runs now.
     flag: Mutex<Option<Flag>>,
     waker: AtomicWaker,
+    /// Of a process that cannot be frozen: the engine whose code is interrupted to end it.
+    interrupts: OnceLock<wasmtime::Engine>,
     /// Torture: freeze at the host call that brings this to 0.
     host_calls: AtomicU64,
 }
@@ -60,7 +65,15 @@ impl Shared {
             flag.raise();
         }
         drop(flag);
+        if let Some(engine) = self.interrupts.get() {
+            engine.increment_epoch();
+        }
         self.waker.wake();
+    }
+
+    /// The process cannot be frozen, and is ended by interrupting the code of this engine.
+    pub(crate) fn interrupt_instead(&self, engine: &wasmtime::Engine) {
+        let _ = self.interrupts.set(engine.clone());
     }
 
     /// Gives the flag of a new instance; a request that is open reaches it.

@@ -67,6 +67,10 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Make NaN bit patterns equal on every machine, at some cost.
     pub canonical_nan: bool,
+    /// Run programs as they are, without the pass: also those that it refuses, if the engine can.
+    /// They can be killed, but never frozen: requests to freeze have no effect, and there are no
+    /// snapshots of them.
+    pub immobile: bool,
 }
 
 impl Default for Config {
@@ -77,6 +81,7 @@ impl Default for Config {
             cache_dir: None,
             cache_bytes: DEFAULT_CACHE_BYTES,
             canonical_nan: false,
+            immobile: false,
         }
     }
 }
@@ -106,6 +111,7 @@ pub struct Engine {
 struct Inner {
     backend: Backend,
     polls: Polls,
+    immobile: bool,
     poll: freeze::Poll,
     pool: Arc<Pool>,
     run: Side,
@@ -155,6 +161,8 @@ pub fn code_settings(backend: Backend) -> wasmtime::Result<wasmtime::Config> {
     settings.cranelift_opt_level(OptLevel::Speed);
     // The pass marks the ways that only a freeze takes.
     settings.wasm_branch_hinting(true);
+    // Results must not depend on the machine.
+    settings.relaxed_simd_deterministic(true);
     match backend {
         Backend::Native => {
             settings.wasm_threads(true);
@@ -176,6 +184,13 @@ impl Side {
         settings.with_host_memory(Arc::new(Creator::new(Arc::clone(pool))));
         settings.with_host_stack(Arc::new(Stacks::default()));
         settings.cranelift_nan_canonicalization(config.canonical_nan);
+        if config.immobile {
+            // Without polls, this is how an endless loop is ended.
+            settings.epoch_interruption(true);
+            settings.wasm_function_references(true);
+            settings.wasm_gc(true);
+            settings.wasm_wide_arithmetic(true);
+        }
         let engine = wasmtime::Engine::new(&settings)?;
         let linker = Interface::linker(&engine)?;
         let flags = match poll_of(config) {
@@ -214,6 +229,7 @@ impl Engine {
         let inner = Inner {
             backend: config.backend,
             polls: config.polls,
+            immobile: config.immobile,
             poll,
             pool,
             run,
@@ -246,6 +262,11 @@ impl Engine {
     /// Where memories come from.
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.inner.pool
+    }
+
+    /// Whether programs run as they are and cannot be frozen.
+    pub fn immobile(&self) -> bool {
+        self.inner.immobile
     }
 
     /// The pass's kind of poll.

@@ -5,6 +5,7 @@ use crate::engine::{Engine, FRAMES_STACK_BYTES, Side};
 use crate::kernel::{FREEZING, Interface, MODULE};
 use crate::machine::{self, Part};
 use crate::memory::Pages;
+use crate::state::State;
 use freeze::interface::{ExportKind, Interface as Seam};
 use freeze::{Artefact, Chunk, InitialMemory, Slot};
 use std::io;
@@ -12,10 +13,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
-use wire::snapshot::{GlobalValue, Memory, PAGE_BYTES, PageKind};
+use wire::snapshot::{Memory, PAGE_BYTES, PageKind};
 use wire::{ArtefactId, ImageId};
 
 const WASM_PAGE_BYTES: usize = 65536;
+/// No memory grows beyond this, those with 64-bit addresses included.
+pub(crate) const MAX_WASM_PAGES: u64 = 1 << 16;
 /// The entry functions of a program, in the order in which they are looked for.
 const ENTRIES: [&str; 2] = ["_start", "_initialize"];
 
@@ -60,6 +63,14 @@ pub enum LoadError {
     /// The engine cannot compile what the pass emitted.
     #[error("cannot compile the program: {0}")]
     Compile(String),
+    /// A memory that begins beyond what any memory may grow to.
+    #[error(
+        "the program begins with a memory of {pages} pages of 64 KiB; at most 65536 (4 GiB) are possible"
+    )]
+    MemoryTooLarge {
+        /// Its pages.
+        pages: u64,
+    },
     /// There is no room for the initial memory.
     #[error("cannot set up the program's memory: {0}")]
     Memory(#[from] io::Error),
@@ -77,7 +88,7 @@ pub struct Image {
     thaw: Arc<OnceLock<Result<Code, String>>>,
     pages: Vec<Arc<Pages>>,
     initial_memories: Vec<Memory>,
-    initial_globals: Vec<GlobalValue>,
+    initial_state: State,
     load_time: LoadTime,
 }
 
@@ -91,11 +102,14 @@ pub struct LoadTime {
 }
 
 impl Engine {
-    /// Loads a program: runs the pass over it and compiles the run module. The thaw module is
-    /// compiled by a background thread.
+    /// Loads a program: runs the pass over it, unless the engine is for immobile programs, and
+    /// compiles the run module. The thaw module is compiled by a background thread.
     pub fn load(&self, wasm: &[u8]) -> Result<Arc<Image>, LoadError> {
         let start = Instant::now();
-        let artefact = freeze::transform(wasm, &pass_options(self.poll()))?;
+        let artefact = match self.immobile() {
+            true => freeze::immobile(wasm)?,
+            false => freeze::transform(wasm, &pass_options(self.poll()))?,
+        };
         let pass = start.elapsed();
         check_imports(&artefact.interface)?;
         let entry = find_entry(&artefact.interface)?;
@@ -106,6 +120,11 @@ impl Engine {
         let compile = start.elapsed();
         let (mut pages, mut initial_memories) = (Vec::new(), Vec::new());
         for (memory, limits) in artefact.image.iter().zip(&artefact.interface.memories) {
+            if limits.minimum > MAX_WASM_PAGES {
+                return Err(LoadError::MemoryTooLarge {
+                    pages: limits.minimum,
+                });
+            }
             let size = limits.minimum as usize * WASM_PAGE_BYTES;
             let bytes = contents(memory);
             pages.push(Pages::of_image(self.pool(), &bytes, size)?);
@@ -122,11 +141,16 @@ impl Engine {
             thaw,
             pages,
             initial_memories,
-            initial_globals: Vec::new(),
+            initial_state: State::default(),
             load_time: LoadTime { pass, compile },
         };
-        image.initial_globals = machine::initial_globals(&image).map_err(failed)?;
-        image.compile_thaw()?;
+        image.initial_state = machine::initial_state(&image).map_err(failed)?;
+        if image.is_mobile() {
+            image.compile_thaw()?;
+        } else {
+            let never = "an immobile program is never thawed".to_owned();
+            let _ = image.thaw.set(Err(never));
+        }
         Ok(Arc::new(image))
     }
 }
@@ -224,6 +248,11 @@ impl Image {
         &self.artefact
     }
 
+    /// Whether its processes can be frozen.
+    pub fn is_mobile(&self) -> bool {
+        self.artefact.is_mobile()
+    }
+
     /// The engine that it was loaded with.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -242,9 +271,7 @@ impl Image {
             .memories
             .iter()
             .map(|memory| memory.minimum);
-        pages
-            .map(|pages| u64::from(pages) * WASM_PAGE_BYTES as u64)
-            .sum()
+        pages.map(|pages| pages * WASM_PAGE_BYTES as u64).sum()
     }
 
     /// Waits until the thaw module is compiled.
@@ -297,8 +324,9 @@ impl Image {
         &self.initial_memories
     }
 
-    pub(crate) fn initial_globals(&self) -> &[GlobalValue] {
-        &self.initial_globals
+    /// The globals and tables before the first instruction.
+    pub(crate) fn initial_state(&self) -> &State {
+        &self.initial_state
     }
 }
 

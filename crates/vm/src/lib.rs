@@ -35,6 +35,7 @@ mod memory;
 mod process;
 mod snapshot;
 mod spec;
+mod state;
 mod template;
 
 pub use account::{Accounts, Meter};

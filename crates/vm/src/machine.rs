@@ -1,4 +1,4 @@
-//! One instance of a program: a store, its memories and globals, and the stack that is frozen in
+//! One instance of a program: a store, its memories, and the stack that is frozen in
 //! it.
 //!
 //! A program is born in an instance of the run module. Once frozen it goes on in an instance of
@@ -8,20 +8,24 @@
 use crate::account::Meter;
 use crate::code::Exports;
 use crate::image::Image;
-use crate::kernel::{Context, Kernel};
+use crate::kernel::{Context, Kernel, Killed};
 use crate::memory::{Budget, Flag, Pages, Slot, Source};
 use crate::ports::Ports;
+use crate::state::{State, StateHandles};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Wake, Waker};
 use wasmtime::{
-    Extern, Func, Global, Instance, Memory, ModuleExport, Ref, ResourceLimiter, Store, V128, Val,
+    Extern, Func, Global, Instance, Memory, ModuleExport, Ref, ResourceLimiter, Store,
+    UpdateDeadline, Val,
 };
-use wire::snapshot::GlobalValue;
+use wire::snapshot::Reference;
 
 pub(crate) const WASM_PAGE_BYTES: u64 = 65536;
-/// Entries that tables may grow to.
-const MAX_TABLE_ENTRIES: usize = 10_000_000;
+/// Entries that tables may grow to: an operator on a whole table is one instruction, and cannot be
+/// frozen within.
+pub(crate) const MAX_TABLE_ENTRIES: usize = 1 << 20;
 
 /// Which of an artefact's two modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub(crate) struct Machine {
     pub part: Part,
     instance: Instance,
     memories: Vec<Memory>,
-    globals: Vec<Global>,
+    state: StateHandles,
     frames: Memory,
     sp: Global,
     frozen: Global,
@@ -63,25 +67,41 @@ pub(crate) struct Machine {
     slots: Vec<Arc<Slot>>,
 }
 
-fn error(message: impl Into<String>) -> wasmtime::Error {
+pub(crate) fn error(message: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::msg(message.into())
 }
 
-/// The globals as an instance of the run module is made with, which is what a birth has.
-pub(crate) fn initial_globals(image: &Image) -> wasmtime::Result<Vec<GlobalValue>> {
+/// The state that an instance of the run module is made with, which is what a birth has.
+pub(crate) fn initial_state(image: &Image) -> wasmtime::Result<State> {
     let budget = Arc::new(Budget::new(u64::MAX));
     let meter = Meter::new(0, 0, budget);
     let state = wire::snapshot::Kernel::default();
     let kernel = Kernel::load(state, Ports::nothing(), Arc::default(), meter)?;
-    Machine::new(image, Part::Run, kernel, Vec::new())?.globals()
+    Machine::new(image, Part::Run, kernel, Vec::new())?.save_state()
 }
 
-/// Runs a future that has nothing to wait for.
+/// Whether a future has asked to be polled again.
+#[derive(Default)]
+struct Again(AtomicBool);
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs a future that has nothing to wait for; the engine's collector may let others go first.
 pub(crate) fn at_once<T>(future: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
-    let mut context = std::task::Context::from_waker(Waker::noop());
-    match pin!(future).poll(&mut context) {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(error("something waits that must not")),
+    let again = Arc::new(Again::default());
+    let waker = Waker::from(Arc::clone(&again));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return result,
+            Poll::Pending if again.0.swap(false, Ordering::Relaxed) => {}
+            Poll::Pending => return Err(error("something waits that must not")),
+        }
     }
 }
 
@@ -104,6 +124,13 @@ impl Machine {
         };
         let mut store = Store::new(&side.engine, context);
         store.limiter(|context| &mut context.tables);
+        if !image.is_mobile() {
+            store.set_epoch_deadline(1);
+            store.epoch_deadline_callback(|context| match context.data().kernel.control.killed() {
+                true => Err(Killed.into()),
+                false => Ok(UpdateDeadline::Continue(1)),
+            });
+        }
         let (instance, flag, slots) = code.instantiate(side, &mut store, sources)?;
         let exports = &code.exports;
         let mut find = Finder {
@@ -119,12 +146,13 @@ impl Machine {
         let frames = find.memory(&exports.frames)?;
         let sp = find.global(&exports.sp)?;
         let frozen = find.global(&exports.frozen)?;
+        let state = StateHandles::find(image, globals, &instance, &mut store)?;
         let context = store.data_mut();
         context.memory = guest;
         context.frozen = Some(frozen);
         let machine = Machine {
             memories,
-            globals,
+            state,
             frames,
             sp,
             frozen,
@@ -197,20 +225,18 @@ impl Machine {
         slots.map(|slot| slot?.written_bytes()).sum()
     }
 
-    pub(crate) fn globals(&mut self) -> wasmtime::Result<Vec<GlobalValue>> {
-        let store = &mut self.store;
-        let values = self
-            .globals
-            .iter()
-            .map(|global| value_of(&global.get(&mut *store)));
-        values.collect()
+    /// Globals, tables and references in frames.
+    pub(crate) fn save_state(&mut self) -> wasmtime::Result<State> {
+        self.state.save(&mut self.store)
     }
 
-    pub(crate) fn set_globals(&mut self, values: &[GlobalValue]) -> wasmtime::Result<()> {
-        for (global, value) in self.globals.iter().zip(values) {
-            global.set(&mut self.store, val_of(*value))?;
-        }
-        Ok(())
+    /// The references in frames.
+    pub(crate) fn frame_references(&mut self) -> wasmtime::Result<Vec<Reference>> {
+        self.state.frame_references(&mut self.store)
+    }
+
+    pub(crate) fn load_state(&mut self, state: &State) -> wasmtime::Result<()> {
+        self.state.load(state, &mut self.store)
     }
 
     /// The frames of the frozen stack, innermost first.
@@ -303,26 +329,5 @@ impl Finder<'_> {
     fn global(&mut self, export: &ModuleExport) -> wasmtime::Result<Global> {
         let global = self.find(export).and_then(Extern::into_global);
         global.ok_or_else(|| error("an export of the module is not a global"))
-    }
-}
-
-fn value_of(value: &Val) -> wasmtime::Result<GlobalValue> {
-    Ok(match value {
-        Val::I32(value) => GlobalValue::I32(value.cast_unsigned()),
-        Val::I64(value) => GlobalValue::I64(value.cast_unsigned()),
-        Val::F32(bits) => GlobalValue::F32(*bits),
-        Val::F64(bits) => GlobalValue::F64(*bits),
-        Val::V128(value) => GlobalValue::V128(value.as_u128().to_le_bytes()),
-        _ => return Err(error("a global that is state is a reference")),
-    })
-}
-
-fn val_of(value: GlobalValue) -> Val {
-    match value {
-        GlobalValue::I32(value) => Val::I32(value.cast_signed()),
-        GlobalValue::I64(value) => Val::I64(value.cast_signed()),
-        GlobalValue::F32(bits) => Val::F32(bits),
-        GlobalValue::F64(bits) => Val::F64(bits),
-        GlobalValue::V128(bytes) => Val::V128(V128::from(u128::from_le_bytes(bytes))),
     }
 }

@@ -21,10 +21,11 @@ use crate::memory::{Budget, Source};
 use crate::ports::Ports;
 use crate::snapshot::{ThawError, check};
 use crate::spec::Spec;
+use crate::state::State;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use wire::snapshot::{FileTree, Phase, Snapshot};
+use wire::snapshot::{FileTree, Phase, Reference, Snapshot};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,11 @@ impl std::fmt::Display for Trap {
 /// No snapshot can be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// The image was loaded by an engine for immobile programs.
+    #[error(
+        "the process is immobile: it was started with --immobile, and can be neither moved nor written down"
+    )]
+    Immobile,
     /// The process has ended, or its run was abandoned.
     #[error("the process is not frozen: it has ended")]
     Ended,
@@ -138,6 +144,7 @@ impl Process {
             phase,
             frames,
             globals,
+            references,
             memories,
             kernel,
             ..
@@ -146,12 +153,28 @@ impl Process {
         let Some(machine) = &mut process.machine else {
             return Ok(process);
         };
-        machine.apply(image, &memories).map_err(engine)?;
-        machine.set_globals(&globals).map_err(engine)?;
+        // The segments of an immobile program have run.
+        if image.is_mobile() {
+            machine.apply(image, &memories).map_err(engine)?;
+        }
+        let state = State {
+            globals,
+            references,
+        };
+        if state != *image.initial_state() {
+            machine.load_state(&state).map_err(engine)?;
+        }
         if machine.part == Part::Thaw {
             let (_, code) = image.part(Part::Thaw)?;
             machine.set_frames(&frames).map_err(engine)?;
-            rehearse(machine, &code.exports, &process.control, &frames)?;
+            let references = &state.references.frames;
+            rehearse(
+                machine,
+                &code.exports,
+                &process.control,
+                &frames,
+                references,
+            )?;
         }
         Ok(process)
     }
@@ -174,6 +197,9 @@ impl Process {
         let meter = Meter::new(kernel.cpu_ns, kernel.freezes, budget);
         let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
         let machine = Machine::new(image, part, kernel, sources).map_err(engine)?;
+        if !image.is_mobile() {
+            control.interrupt_instead(machine.store.engine());
+        }
         control.attach(machine.flag.clone());
         Ok(Process {
             machine: Some(machine),
@@ -342,12 +368,12 @@ impl Process {
         let Some(mut machine) = self.machine.take_if(|machine| machine.part == Part::Run) else {
             return Ok(());
         };
-        let globals = machine.globals()?;
+        let state = machine.save_state()?;
         let frames = machine.frames()?.len();
         let (kernel, slots) = machine.take_apart();
         let slots = slots.into_iter().map(Source::Slot).collect();
         let mut machine = Machine::new(&self.image, Part::Thaw, kernel, slots)?;
-        machine.set_globals(&globals)?;
+        machine.load_state(&state)?;
         machine.set_sp(frames)?;
         self.control.attach(machine.flag.clone());
         self.machine = Some(machine);
@@ -357,6 +383,9 @@ impl Process {
     /// The state of the process, which is frozen or not yet born. Seals its sockets: until it runs
     /// again, nothing is acknowledged or sent. May be called any number of times.
     pub fn snapshot(&mut self) -> Result<Snapshot, SnapshotError> {
+        if !self.image.is_mobile() {
+            return Err(SnapshotError::Immobile);
+        }
         let phase = match self.standing {
             Standing::Born => Phase::Born,
             Standing::Frozen => self.phase,
@@ -364,7 +393,10 @@ impl Process {
         };
         let machine = self.machine.as_mut().ok_or(SnapshotError::Ended)?;
         let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
-        let globals = machine.globals().map_err(failed)?;
+        let State {
+            globals,
+            references,
+        } = machine.save_state().map_err(failed)?;
         let frames = machine.frames().map_err(failed)?.to_vec();
         let memories = machine.capture(&self.image).map_err(failed)?;
         let network = self.ports.network.seal();
@@ -375,6 +407,7 @@ impl Process {
             phase,
             frames,
             globals,
+            references,
             memories,
             kernel: machine.kernel().save(network),
         })
@@ -407,6 +440,7 @@ fn rehearse(
     exports: &Exports,
     control: &Arc<Shared>,
     frames: &[u8],
+    references: &[Reference],
 ) -> Result<(), ThawError> {
     let failed = |error: wasmtime::Error| ThawError::Rebuild(trap(&error).reason);
     let clone = machine.clone_of_outermost(exports).map_err(failed)?;
@@ -416,7 +450,9 @@ fn rehearse(
     if !frozen {
         return Err(ThawError::Rebuild("it ran to its end".to_owned()));
     }
-    if machine.frames().map_err(failed)? != frames {
+    if machine.frames().map_err(failed)? != frames
+        || machine.frame_references().map_err(failed)? != references
+    {
         return Err(ThawError::Rebuild("it came out different".to_owned()));
     }
     Ok(())

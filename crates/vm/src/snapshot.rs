@@ -4,11 +4,12 @@
 //! checked against the artefact. What passes and is still a lie (any bytes can be in a memory) is
 //! harmless: it is the guest's own state, and the guest is confined.
 
-use crate::image::{Image, LoadError};
+use crate::image::{Image, LoadError, MAX_WASM_PAGES};
 use crate::kernel::KernelError;
+use crate::machine::MAX_TABLE_ENTRIES;
+use crate::state::kind_of;
 use freeze::FrameError;
-use freeze::Slot;
-use wire::snapshot::{GlobalValue, PageMapError, Phase, Snapshot};
+use wire::snapshot::{GlobalValue, PageMapError, Phase, Reference, Snapshot};
 use wire::{ArtefactId, ImageId};
 
 /// Bytes of a frozen stack.
@@ -39,6 +40,9 @@ pub enum ThawError {
     /// The globals are not those of the program.
     #[error("the snapshot's globals are not those of the program: {0}")]
     Globals(String),
+    /// A reference or a table that the program cannot have.
+    #[error("the snapshot's references are not those of the program: {0}")]
+    References(String),
     /// There are more or fewer memories than the program has.
     #[error("the snapshot has {found} memories, the program {expected}")]
     Memories {
@@ -110,18 +114,10 @@ pub(crate) fn check(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError>
         });
     }
     check_globals(image, &snapshot.globals)?;
+    check_tables(image, &snapshot.references.tables)?;
+    check_references(image, snapshot.references.frames.iter())?;
     check_memories(image, snapshot)?;
     check_frames(image, snapshot)
-}
-
-fn kind_of(value: &GlobalValue) -> Slot {
-    match value {
-        GlobalValue::I32(_) => Slot::I32,
-        GlobalValue::I64(_) => Slot::I64,
-        GlobalValue::F32(_) => Slot::F32,
-        GlobalValue::F64(_) => Slot::F64,
-        GlobalValue::V128(_) => Slot::V128,
-    }
 }
 
 fn check_globals(image: &Image, values: &[GlobalValue]) -> Result<(), ThawError> {
@@ -141,12 +137,62 @@ fn check_globals(image: &Image, values: &[GlobalValue]) -> Result<(), ThawError>
             global.kind,
             kind_of(value)
         ))),
+        None => check_references(image, values.iter().filter_map(reference_of)),
+    }
+}
+
+fn reference_of(value: &GlobalValue) -> Option<&Reference> {
+    match value {
+        GlobalValue::Function(reference) => Some(reference),
+        _ => None,
+    }
+}
+
+/// Every reference leads to a function that references can lead to.
+fn check_references<'a>(
+    image: &Image,
+    mut references: impl Iterator<Item = &'a Reference>,
+) -> Result<(), ThawError> {
+    let functions = image.artefact().interface.functions.len();
+    let unknown = references
+        .find(|reference| reference.is_some_and(|position| position as usize >= functions));
+    match unknown {
+        Some(position) => Err(ThawError::References(format!(
+            "there is no function {} to refer to, but only {functions}",
+            position.unwrap_or_default()
+        ))),
         None => Ok(()),
     }
 }
 
+fn check_tables(image: &Image, found: &[Vec<Reference>]) -> Result<(), ThawError> {
+    let tables = &image.artefact().interface.tables;
+    if tables.len() != found.len() {
+        let counts = format!("{} tables instead of {}", found.len(), tables.len());
+        return Err(ThawError::References(counts));
+    }
+    for (table, entries) in tables.iter().zip(found) {
+        let size = entries.len() as u64;
+        let most = (MAX_TABLE_ENTRIES as u64).max(table.minimum);
+        let most = table.maximum.map_or(most, |maximum| maximum.min(most));
+        if size < table.minimum || size > most {
+            return Err(ThawError::References(format!(
+                "table {} has {size} entries; the program allows {} to {most}",
+                table.index, table.minimum
+            )));
+        }
+        if !table.functions && entries.iter().any(Option::is_some) {
+            return Err(ThawError::References(format!(
+                "table {} holds functions, but can hold none",
+                table.index
+            )));
+        }
+        check_references(image, entries.iter())?;
+    }
+    Ok(())
+}
+
 fn check_memories(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError> {
-    const PAGES_OF_32_BITS: u64 = 1 << 16;
     let memories = &image.artefact().interface.memories;
     if memories.len() != snapshot.memories.len() {
         return Err(ThawError::Memories {
@@ -156,10 +202,10 @@ fn check_memories(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError> {
     }
     let mut bytes = 0u64;
     for (index, (limits, memory)) in memories.iter().zip(&snapshot.memories).enumerate() {
-        let minimum = u64::from(limits.minimum);
-        let maximum = limits.maximum.map_or(PAGES_OF_32_BITS, u64::from);
+        let minimum = limits.minimum;
+        let maximum = limits.maximum.unwrap_or(MAX_WASM_PAGES);
         let pages = memory.wasm_pages;
-        if pages < minimum || pages > maximum.min(PAGES_OF_32_BITS) {
+        if pages < minimum || pages > maximum.min(MAX_WASM_PAGES) {
             return Err(ThawError::MemorySize {
                 index,
                 pages,
@@ -180,7 +226,9 @@ fn check_memories(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError> {
 
 fn check_frames(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError> {
     match snapshot.phase {
-        Phase::Born if snapshot.frames.is_empty() => return Ok(()),
+        Phase::Born if snapshot.frames.is_empty() && snapshot.references.frames.is_empty() => {
+            return Ok(());
+        }
         Phase::Born => return Err(ThawError::Stack("an unborn process has no frozen stack")),
         Phase::Start if !image.artefact().interface.start => {
             return Err(ThawError::Stack(
@@ -194,6 +242,13 @@ fn check_frames(image: &Image, snapshot: &Snapshot) -> Result<(), ThawError> {
             "the frozen stack is larger than any program's",
         ));
     }
-    image.artefact().sites.frames(&snapshot.frames)?;
+    let sites = &image.artefact().sites;
+    let frames = sites.frames(&snapshot.frames)?;
+    let (found, expected) = (snapshot.references.frames.len(), sites.references(&frames));
+    if found as u64 != expected {
+        return Err(ThawError::References(format!(
+            "the frozen stack has {found} references instead of {expected}"
+        )));
+    }
     Ok(())
 }

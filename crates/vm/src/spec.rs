@@ -87,7 +87,8 @@ impl Image {
             artefact: self.artefact_id(),
             phase: Phase::Born,
             frames: Vec::new(),
-            globals: self.initial_globals().to_vec(),
+            globals: self.initial_state().globals.clone(),
+            references: self.initial_state().references.clone(),
             memories: self.initial_memories().to_vec(),
             kernel: spec.kernel(),
         }

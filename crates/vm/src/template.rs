@@ -9,8 +9,9 @@ use crate::memory::{Pages, Source};
 use crate::ports::Ports;
 use crate::process::{Process, engine};
 use crate::snapshot::ThawError;
+use crate::state::State;
 use std::sync::Arc;
-use wire::snapshot::{GlobalValue, Kernel, Phase, Snapshot};
+use wire::snapshot::{Kernel, Phase, Snapshot};
 
 const WASM_PAGE_BYTES: usize = 65536;
 
@@ -19,7 +20,7 @@ pub struct Template {
     image: Arc<Image>,
     phase: Phase,
     frames_bytes: usize,
-    globals: Vec<GlobalValue>,
+    state: State,
     /// Of the program's memories, then of the frames.
     pages: Vec<Arc<Pages>>,
     kernel: Kernel,
@@ -42,7 +43,10 @@ impl Template {
             image: Arc::clone(image),
             phase: snapshot.phase,
             frames_bytes: snapshot.frames.len(),
-            globals: snapshot.globals,
+            state: State {
+                globals: snapshot.globals,
+                references: snapshot.references,
+            },
             pages,
             kernel: snapshot.kernel,
         })
@@ -60,7 +64,9 @@ impl Template {
         let kernel = self.kernel.clone();
         let mut process = Process::assemble(&self.image, self.phase, kernel, sources, ports)?;
         if let Some(machine) = process.machine_mut() {
-            machine.set_globals(&self.globals).map_err(engine)?;
+            if self.state != *self.image.initial_state() {
+                machine.load_state(&self.state).map_err(engine)?;
+            }
             machine.set_sp(self.frames_bytes).map_err(engine)?;
         }
         Ok(process)

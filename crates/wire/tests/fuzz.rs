@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use support::{birth, full, mutate};
+use support::{birth, full, mutate, with_references};
 use wire::control::{Control, Member, Offer, Step};
 use wire::directory::{Answer, Claim, Operation, Record};
 use wire::frame::{Body, End, ResetReason, StreamFrame};
@@ -47,7 +47,11 @@ fn no_bytes_break_the_snapshot_decoder() {
     let mut small = full();
     small.memories.truncate(1);
     small.memories[0] = wire::snapshot::Memory::from_bytes(&[0; 65536], &[1; 4096]);
-    let seeds = vec![("birth", birth().encode()), ("small", small.encode())];
+    let seeds = vec![
+        ("birth", birth().encode()),
+        ("small", small.encode()),
+        ("references", with_references().encode()),
+    ];
     run("snapshot", fuzzing::snapshot, seeds);
 }
 

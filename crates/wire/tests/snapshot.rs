@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::PathBuf;
-use support::{birth, full, mutate};
+use support::{birth, full, mutate, with_references};
 use wire::snapshot::{
     DecodeError, Encoded, HEADER_BYTES, Header, MAGIC, PageKind, Run, Snapshot, fix_header,
 };
@@ -26,6 +26,7 @@ fn golden(name: &str, snapshot: &Snapshot) {
 fn a_snapshot_is_exactly_the_golden_bytes() {
     golden("birth-2.snapshot", &birth());
     golden("full-2.snapshot", &full());
+    golden("references-2.snapshot", &with_references());
 }
 
 #[test]
@@ -213,9 +214,9 @@ fn sections_are_required_once_in_order_and_known() {
     assert_eq!(assemble(&good), snapshot.encode());
 
     let mut unknown = good.clone();
-    unknown.push((6, 1, vec![1]));
+    unknown.push((7, 1, vec![1]));
     let error = Snapshot::decode(&assemble(&unknown)).unwrap_err();
-    assert_eq!(error, DecodeError::UnknownSection { kind: 6 });
+    assert_eq!(error, DecodeError::UnknownSection { kind: 7 });
 
     let mut optional = good.clone();
     optional.push((0x8006, 9, vec![1]));

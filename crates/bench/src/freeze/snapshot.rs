@@ -28,6 +28,7 @@ pub(super) fn measure(repeats: usize) -> Result<Coding, Error> {
         phase: Phase::Main,
         frames: content[..4096].to_vec(),
         globals: vec![GlobalValue::I32(7)],
+        references: Default::default(),
         memories: vec![Memory::from_bytes(&content, &[])],
         kernel: Kernel::default(),
     };

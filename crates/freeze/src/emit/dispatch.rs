@@ -70,8 +70,10 @@ impl Emitter<'_, '_, '_> {
                 let block = &self.body.blocks[*id];
                 (block.points.clone(), block.end + 1)
             }
-            Item::Entry(point) | Item::Call(point) => (*point..point + 1, position + 1),
-            Item::Plain(_) | Item::Else(_) | Item::End(_) => (0..0, position + 1),
+            Item::Entry(point) | Item::Call(point) | Item::Bulk(point) => {
+                (*point..point + 1, position + 1)
+            }
+            Item::Plain(_) | Item::Tail(_) | Item::Else(_) | Item::End(_) => (0..0, position + 1),
         }
     }
 

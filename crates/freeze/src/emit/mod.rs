@@ -12,7 +12,9 @@
 //! turn in which it was frozen, then the loop as in the run form. So no way back to a loop head
 //! passes a dispatch, and a loop runs after a thaw as fast as before.
 
+mod bulk;
 mod dispatch;
+mod frame;
 mod walk;
 
 use crate::Poll;
@@ -20,10 +22,11 @@ use crate::body::{Body, PointId};
 use crate::error::{Error, Place};
 use crate::interface::{FLAG_COUNTDOWN, FLAG_REQUEST, FLAG_SCRATCH};
 use crate::remap::{Indices, Remap, value_type};
-use crate::sites::{FRAME_TRAILER_BYTES, Site, SiteKind, Slot};
+use crate::sites::{Site, SiteKind};
 use crate::types::Types;
+use frame::null_of;
 use std::collections::HashMap;
-use wasm_encoder::{BlockType, InstructionSink, MemArg, MemArgTarget};
+use wasm_encoder::{BlockType, Catch, InstructionSink, MemArg, MemArgTarget};
 use wasmparser::ValType;
 
 /// Largest body that engines accept.
@@ -45,6 +48,8 @@ pub(crate) struct Context<'c> {
     pub remap: &'c Remap,
     pub types: &'c mut Types,
     pub poll: Poll,
+    /// Of every memory of the module as given, whether its addresses have 64 bits.
+    pub wide_memories: Vec<bool>,
 }
 
 /// The code of a function.
@@ -190,10 +195,42 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         self.depth - 1
     }
 
+    /// A block with handlers. Handlers lead to blocks that are open already, and every such block
+    /// takes what its original does.
+    fn open_try(&mut self, kind: BlockType, catches: &[wasmparser::Catch]) -> Label {
+        use wasmparser::Catch as Given;
+        let outer = |depth: u32| {
+            let label = self.labels[self.labels.len() - 1 - depth as usize];
+            self.relative(label)
+        };
+        let catches: Vec<Catch> = catches
+            .iter()
+            .map(|catch| match *catch {
+                Given::One { tag, label } => Catch::One {
+                    tag,
+                    label: outer(label),
+                },
+                Given::OneRef { tag, label } => Catch::OneRef {
+                    tag,
+                    label: outer(label),
+                },
+                Given::All { label } => Catch::All {
+                    label: outer(label),
+                },
+                Given::AllRef { label } => Catch::AllRef {
+                    label: outer(label),
+                },
+            })
+            .collect();
+        self.write().try_table(kind, catches);
+        self.depth += 1;
+        self.depth - 1
+    }
+
     /// An if that is hardly ever taken.
-    fn open_cold_if(&mut self) {
+    fn open_cold_if(&mut self) -> Label {
         self.cold.push(self.code.len());
-        self.open_if(BlockType::Empty);
+        self.open_if(BlockType::Empty)
     }
 
     fn close(&mut self) {
@@ -257,140 +294,6 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         self.pop_into(&results);
         self.push_from(below);
         self.push_from(&results);
-    }
-
-    // Frames.
-
-    /// The locals that a frame for this point holds, in order: the live locals, the operands below,
-    /// then `own`: the arguments of a host call, or the parameters of a loop.
-    fn values(&self, point: PointId, own: &[u32]) -> Vec<u32> {
-        let mut values = self.body.points[point].live.clone();
-        values.extend(&self.spilled);
-        values.extend(own);
-        values
-    }
-
-    fn slots(&self, values: &[u32]) -> Result<Vec<Slot>, Error> {
-        let kinds = values.iter().map(|local| self.locals[*local as usize]);
-        kinds
-            .map(|kind| {
-                Slot::of(kind).ok_or_else(|| {
-                    let what = "a reference that is kept over a call or loop that may be frozen";
-                    Error::unsupported(self.place(), what, 0)
-                })
-            })
-            .collect()
-    }
-
-    fn in_frame(&self, offset: u32) -> MemArg {
-        MemArg {
-            offset: offset.into(),
-            align: 2,
-            target: MemArgTarget::Memory(self.context.indices.frames_memory),
-            ordering: None,
-        }
-    }
-
-    /// Pushes a frame.
-    fn save(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
-        let kind = self.body.points[point].kind;
-        let site = Site {
-            kind,
-            slots: self.slots(values)?,
-        };
-        let (sp, frame, size) = (self.context.indices.sp, self.frame, site.frame_bytes());
-        self.write()
-            .global_get(sp)
-            .local_tee(frame)
-            .i32_const(size as i32)
-            .i32_add()
-            .global_set(sp);
-        let mut offset = 0;
-        for (local, slot) in values.iter().zip(&site.slots) {
-            let to = self.in_frame(offset);
-            let mut sink = self.write();
-            sink.local_get(frame).local_get(*local);
-            match slot {
-                Slot::I32 => sink.i32_store(to),
-                Slot::I64 => sink.i64_store(to),
-                Slot::F32 => sink.f32_store(to),
-                Slot::F64 => sink.f64_store(to),
-                Slot::V128 => sink.v128_store(to),
-            };
-            offset += slot.bytes();
-        }
-        let trailer = u64::from(self.function_id) | (point as u64) << 32;
-        let to = self.in_frame(offset);
-        self.write()
-            .local_get(frame)
-            .i64_const(trailer as i64)
-            .i64_store(to);
-        if self.form == Form::Run {
-            // Sites are numbered in program order, and each is written once in the run form.
-            debug_assert_eq!(self.sites.len(), point);
-            self.sites.push(site);
-        }
-        self.check_size()
-    }
-
-    /// Pops the frame of a point into the locals it came from. The resumption is then done.
-    fn restore(&mut self, values: &[u32]) -> Result<(), Error> {
-        let slots = self.slots(values)?;
-        let size = slots.iter().map(|s| s.bytes()).sum::<u32>() + FRAME_TRAILER_BYTES;
-        let (sp, frame) = (self.context.indices.sp, self.frame);
-        self.write()
-            .global_get(sp)
-            .i32_const(size as i32)
-            .i32_sub()
-            .local_tee(frame)
-            .global_set(sp);
-        let mut offset = 0;
-        for (local, slot) in values.iter().zip(&slots) {
-            let from = self.in_frame(offset);
-            let mut sink = self.write();
-            sink.local_get(frame);
-            match slot {
-                Slot::I32 => sink.i32_load(from),
-                Slot::I64 => sink.i64_load(from),
-                Slot::F32 => sink.f32_load(from),
-                Slot::F64 => sink.f64_load(from),
-                Slot::V128 => sink.v128_load(from),
-            };
-            sink.local_set(*local);
-            offset += slot.bytes();
-        }
-        self.resumed();
-        self.check_size()
-    }
-
-    /// Whether a clone must ask where to resume: with a single point it need not.
-    fn asks(&self) -> bool {
-        self.body.points.len() > 1
-    }
-
-    fn resumed(&mut self) {
-        if self.asks() {
-            let resume = self.resume;
-            self.write().i32_const(-1).local_set(resume);
-        }
-    }
-
-    /// Loads the word that lies `distance` bytes before the end of the frames.
-    fn load_from_top(&mut self, distance: u32) {
-        let (sp, from) = (self.context.indices.sp, self.in_frame(0));
-        self.write()
-            .global_get(sp)
-            .i32_const(distance as i32)
-            .i32_sub()
-            .i32_load(from);
-    }
-
-    /// Calls the clone of the function whose frame is now the outermost.
-    fn call_clone(&mut self, results: &[ValType]) {
-        self.load_from_top(FRAME_TRAILER_BYTES);
-        let kind = self.context.types.function(&[], results);
-        let table = self.context.indices.clones_table;
-        self.write().call_indirect(table, kind);
     }
 
     // Freezing.
@@ -512,7 +415,7 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
                 ValType::F32 => sink.f32_const(0.0.into()),
                 ValType::F64 => sink.f64_const(0.0.into()),
                 ValType::V128 => sink.v128_const(0),
-                ValType::Ref(_) => sink.ref_null(wasm_encoder::HeapType::FUNC),
+                ValType::Ref(_) => sink.ref_null(null_of(*result)),
             };
         }
         self.write().return_();

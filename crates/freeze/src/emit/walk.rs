@@ -79,6 +79,15 @@ impl<'a> Emitter<'_, '_, 'a> {
                     position + 1
                 }
                 Item::Call(point) => self.call(*point, position)?,
+                Item::Bulk(point) => {
+                    self.bulk(*point)?;
+                    position + 1
+                }
+                Item::Tail(call) => {
+                    // Through the wrapper, if it is an import: that leaves a frame.
+                    self.context.remap.write(&call.operator, &mut self.code);
+                    position + 1
+                }
                 Item::Open(id) => self.opens(*id)?,
                 Item::Else(id) => self.turns_to_else(*id),
                 Item::End(id) => self.ends(*id)?,
@@ -117,16 +126,7 @@ impl<'a> Emitter<'_, '_, 'a> {
         let Arrival { operands, entry } = self.arrive(operands);
         self.spilled.extend(&operands);
         let values = self.values(point, &[]);
-        if entry == Entry::Both {
-            self.resumes_at(point);
-            self.open_if(BlockType::Empty);
-        }
-        if entry != Entry::Start {
-            self.restore(&values)?;
-        }
-        if entry == Entry::Both {
-            self.close();
-        }
+        self.resume_with(point, entry, &values)?;
         // Resumed, it polls again: a flag that is still set freezes the same state once more.
         self.poll(point, &values)?;
         self.spilled.truncate(self.spilled.len() - operands.len());
@@ -163,19 +163,9 @@ impl<'a> Emitter<'_, '_, 'a> {
         let values = self.values(id, if host { arguments } else { &[] });
         let asks = arrival.entry == Entry::Both;
         let results = self.block_type(&[], &point.results);
-        if arrival.entry == Entry::Start {
-            self.push_from(arguments);
-            self.call_operator(operator);
-        } else if host {
-            // Issued again, with the same arguments.
-            if asks {
-                self.resumes_at(id);
-                self.open_if(BlockType::Empty);
-            }
-            self.restore(&values)?;
-            if asks {
-                self.close();
-            }
+        if arrival.entry == Entry::Start || host {
+            // A host call that froze is issued again, with the same arguments.
+            self.resume_with(id, arrival.entry, &values)?;
             self.push_from(arguments);
             self.call_operator(operator);
         } else {
@@ -208,6 +198,27 @@ impl<'a> Emitter<'_, '_, 'a> {
         Ok(position + 1)
     }
 
+    /// Where a point is resumed by doing again what it stands before: pops its frame, if it is the
+    /// one to resume at.
+    pub(super) fn resume_with(
+        &mut self,
+        point: PointId,
+        entry: Entry,
+        values: &[u32],
+    ) -> Result<(), Error> {
+        match entry {
+            Entry::Start => Ok(()),
+            Entry::Resume => self.restore(values),
+            Entry::Both => {
+                self.resumes_at(point);
+                self.open_if(BlockType::Empty);
+                self.restore(values)?;
+                self.close();
+                Ok(())
+            }
+        }
+    }
+
     /// Writes the call itself. Imports are called directly, never through their wrappers.
     fn call_operator(&mut self, operator: &Operator<'a>) {
         match operator {
@@ -226,6 +237,7 @@ impl<'a> Emitter<'_, '_, 'a> {
                 BlockKind::Block => self.open_block(kind),
                 BlockKind::Loop => self.open_loop(kind),
                 BlockKind::If => self.open_if(kind),
+                BlockKind::Try => self.open_try(kind, &block.catches),
             };
             self.push_block(label, None, Shape::AsGiven, Vec::new(), Vec::new());
             return Ok(block.open + 1);
@@ -238,9 +250,12 @@ impl<'a> Emitter<'_, '_, 'a> {
         self.spilled.extend(below);
         let (below, params) = (below.to_vec(), params.to_vec());
         match block.kind {
-            BlockKind::Block => {
+            BlockKind::Block | BlockKind::Try => {
                 let kind = self.block_type(&[], &block.results);
-                let label = self.open_block(kind);
+                let label = match block.kind {
+                    BlockKind::Try => self.open_try(kind, &block.catches),
+                    _ => self.open_block(kind),
+                };
                 let (dispatch, next) = self.begin(block.inside(), &params, arrival.entry);
                 self.push_block(label, dispatch, Shape::Block, below, params);
                 Ok(next)

@@ -7,13 +7,14 @@
 #![allow(dead_code)]
 
 pub mod generate;
+pub mod ticks;
 
 use freeze::interface::{self, ExportKind};
 use freeze::{Artefact, Options, Poll, Slot};
 use std::sync::{Arc, OnceLock};
 use wasmtime::{
     Caller, Config, Engine, Extern, ExternType, Func, Instance, Linker, Memory, MemoryType, Module,
-    Store, Trap, Val,
+    Ref, Store, Table, Trap, Val,
 };
 
 /// Tells the seed when a test fails.
@@ -46,6 +47,7 @@ pub fn engine(backend: Backend) -> &'static Engine {
         config.wasm_branch_hinting(true);
         config.cranelift_nan_canonicalization(true);
         config.max_wasm_stack(1 << 20);
+        config.relaxed_simd_deterministic(true);
         config.cranelift_opt_level(wasmtime::OptLevel::None);
         if let Some(target) = target {
             config.target(target).unwrap();
@@ -73,6 +75,9 @@ impl Bits {
             Val::F32(v) => Bits(Slot::F32, *v as u128),
             Val::F64(v) => Bits(Slot::F64, *v as u128),
             Val::V128(v) => Bits(Slot::V128, v.as_u128()),
+            // Only whether it is null: of which instance it is, is nobody's business.
+            Val::FuncRef(function) => Bits(Slot::Function, function.is_some().into()),
+            Val::ExternRef(None) => Bits(Slot::External, 0),
             _ => return None,
         })
     }
@@ -84,6 +89,8 @@ impl Bits {
             Slot::F32 => Val::F32(self.1 as u32),
             Slot::F64 => Val::F64(self.1 as u64),
             Slot::V128 => Val::V128(self.1.into()),
+            Slot::External => Val::ExternRef(None),
+            _ => Val::FuncRef(None),
         }
     }
 }
@@ -91,7 +98,7 @@ impl Bits {
 /// Everything that a guest does that can be seen from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Per step: results, or why it trapped. Steps after a trap are not run.
+    /// Per step: results, or why it trapped or what it threw.
     pub steps: Vec<Result<Vec<Option<Bits>>, String>>,
     /// Exported memories, by name.
     pub memories: Vec<(String, Vec<u8>)>,
@@ -105,26 +112,44 @@ pub struct Seen {
 #[derive(Clone, Default)]
 pub struct Host {
     calls: Vec<(u32, Vec<Option<Bits>>)>,
+    /// Calls made before the step in hand.
+    calls_before: usize,
     /// Freeze when so many calls have been made.
     freeze_at_call: Option<usize>,
     /// Ask for a freeze, in this memory, when so many calls have been made.
     ask_at_call: Option<(usize, Memory)>,
 }
 
-fn answer(import: u32, args: &[Val], calls: usize, slot: &wasmtime::ValType) -> Val {
+/// Most host calls in a step.
+const MOST_CALLS: usize = 20_000;
+
+/// What the host answers to a call.
+pub fn answer(import: u32, args: &[Option<Bits>], calls: usize, slot: Slot) -> Bits {
     let mut hash = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(import) ^ (calls as u64) << 32;
     for arg in args {
-        let bits = Bits::of(arg).map_or(0, |b| b.1);
+        let bits = arg.map_or(0, |b| b.1);
         hash = (hash ^ bits as u64 ^ (bits >> 64) as u64).wrapping_mul(0x0100_0000_01b3);
         hash ^= hash >> 29;
     }
-    match slot {
-        wasmtime::ValType::I32 => Val::I32((hash % 97) as i32),
-        wasmtime::ValType::I64 => Val::I64(hash as i64),
-        wasmtime::ValType::F32 => Val::F32(((hash % 1000) as f32).to_bits()),
-        wasmtime::ValType::F64 => Val::F64(((hash % 1000) as f64).to_bits()),
-        wasmtime::ValType::V128 => Val::V128((u128::from(hash) * 3).into()),
-        wasmtime::ValType::Ref(_) => Val::FuncRef(None),
+    let bits = match slot {
+        Slot::I32 => u128::from(hash % 97),
+        Slot::I64 => hash.into(),
+        Slot::F32 => ((hash % 1000) as f32).to_bits().into(),
+        Slot::F64 => ((hash % 1000) as f64).to_bits().into(),
+        Slot::V128 => u128::from(hash) * 3,
+        _ => 0,
+    };
+    Bits(slot, bits)
+}
+
+fn slot_of(kind: &wasmtime::ValType) -> Slot {
+    match kind {
+        wasmtime::ValType::I32 => Slot::I32,
+        wasmtime::ValType::I64 => Slot::I64,
+        wasmtime::ValType::F32 => Slot::F32,
+        wasmtime::ValType::F64 => Slot::F64,
+        wasmtime::ValType::V128 => Slot::V128,
+        wasmtime::ValType::Ref(_) => Slot::Function,
     }
 }
 
@@ -155,10 +180,13 @@ fn linker(module: &Module) -> Linker<Host> {
                 let at = interface::FLAG_REQUEST as usize;
                 flags.data_mut(&mut caller)[at] = 1;
             }
-            for (value, kind) in out.iter_mut().zip(&results) {
-                *value = answer(index, args, made, kind);
+            if made - caller.data().calls_before > MOST_CALLS {
+                return Err(wasmtime::Error::msg("too many host calls"));
             }
-            let args = args.iter().map(Bits::of).collect();
+            let args: Vec<_> = args.iter().map(Bits::of).collect();
+            for (value, kind) in out.iter_mut().zip(&results) {
+                *value = answer(index, &args, made, slot_of(kind)).value();
+            }
             caller.data_mut().calls.push((index, args));
             Ok(())
         };
@@ -172,7 +200,8 @@ fn linker(module: &Module) -> Linker<Host> {
 fn describe(error: &wasmtime::Error) -> String {
     match error.downcast_ref::<Trap>() {
         Some(trap) => format!("{trap:?}"),
-        None => format!("{error:?}"),
+        // A thrown exception; where it was thrown tells one module from the other.
+        None => error.root_cause().to_string(),
     }
 }
 
@@ -207,11 +236,9 @@ pub fn plain(wasm: &[u8], steps: &[Step], backend: Backend) -> Result<Seen, Stri
     let mut done = Vec::new();
     for step in steps {
         let function = instance.get_func(&mut store, &step.export).unwrap();
+        store.data_mut().calls_before = store.data().calls.len();
         let result = call(&mut store, function, &step.args);
         done.push(result.map(|values| values.iter().map(Bits::of).collect()));
-        if done.last().is_some_and(Result::is_err) {
-            break;
-        }
     }
     Ok(seen(&mut store, &instance, done))
 }
@@ -282,7 +309,10 @@ impl Freezable {
 #[derive(Clone)]
 pub struct Snapshot {
     pub memories: Vec<Vec<u8>>,
-    pub globals: Vec<Bits>,
+    /// References as positions in the list of functions, `None` if null.
+    pub globals: Vec<Result<Bits, Option<usize>>>,
+    pub tables: Vec<Vec<Option<usize>>>,
+    pub references: Vec<Option<usize>>,
     pub frames: Vec<u8>,
     host: Host,
     next_step: usize,
@@ -359,6 +389,40 @@ impl Process {
         self.instance.get_global(&mut self.store, name).expect(name)
     }
 
+    fn table(&mut self, name: &str) -> Table {
+        self.instance.get_table(&mut self.store, name).expect(name)
+    }
+
+    /// The functions that references can lead to.
+    fn functions(&mut self) -> Vec<Func> {
+        if !self.freezable.artefact.interface.references {
+            return Vec::new();
+        }
+        let count = self.freezable.artefact.interface.functions.len() as u64;
+        let table = self.table(interface::FUNCTIONS);
+        let functions = (0..count).map(|at| table.get(&mut self.store, at).unwrap());
+        let functions = functions.map(|entry| *entry.unwrap_func().unwrap());
+        functions.collect()
+    }
+
+    fn position(&mut self, functions: &[Func], function: Option<Func>) -> Option<usize> {
+        let function = function?.to_raw(&mut self.store);
+        let mut all = functions.iter();
+        let position = all.position(|other| other.to_raw(&mut self.store) == function);
+        Some(position.expect("a reference leads to one of the functions"))
+    }
+
+    fn entries(&mut self, functions: &[Func], table: Table, size: u64) -> Vec<Option<usize>> {
+        let entries = (0..size).map(|at| match table.get(&mut self.store, at).unwrap() {
+            Ref::Func(function) => self.position(functions, function),
+            other => {
+                assert!(other.is_null());
+                None
+            }
+        });
+        entries.collect()
+    }
+
     fn word(&mut self, offset: u32) -> i32 {
         let at = offset as usize;
         let bytes = &self.flags.data(&self.store)[at..at + 4];
@@ -389,6 +453,11 @@ impl Process {
         self.store.data().calls.len()
     }
 
+    fn begin_step(&mut self) {
+        let host = self.store.data_mut();
+        host.calls_before = host.calls.len();
+    }
+
     /// Runs until it has finished or freezes. With a start function, that is step 0.
     pub fn run(&mut self, steps: &[Step]) -> Progress {
         let start = usize::from(self.freezable.artefact.interface.start);
@@ -405,9 +474,11 @@ impl Process {
                 let clone = clones.get(&mut self.store, id.into()).unwrap();
                 (*clone.unwrap_func().unwrap(), &[][..])
             } else if self.next_step < start {
+                self.begin_step();
                 let function = self.instance.get_func(&mut self.store, interface::START);
                 (function.unwrap(), &[][..])
             } else if let Some(step) = steps.get(self.next_step - start) {
+                self.begin_step();
                 let function = self.instance.get_func(&mut self.store, &step.export);
                 (function.unwrap(), &step.args[..])
             } else {
@@ -424,10 +495,6 @@ impl Process {
             self.done
                 .push(result.map(|values| values.iter().map(Bits::of).collect()));
             self.next_step += 1;
-            if self.done.last().is_some_and(Result::is_err) {
-                self.next_step = usize::MAX - start - steps.len();
-                return Progress::Finished;
-            }
         }
     }
 
@@ -443,19 +510,46 @@ impl Process {
                 memory.data(&self.store).to_vec()
             })
             .collect();
-        let globals = &artefact.artefact.interface.globals;
-        let globals = globals
+        let seam = &artefact.artefact.interface;
+        let functions = self.functions();
+        let globals = seam
+            .globals
             .iter()
             .map(|global| {
-                let global = self.global(&interface::global_export(global.index));
-                Bits::of(&global.get(&mut self.store)).unwrap()
+                let value = self.global(&interface::global_export(global.index));
+                match value.get(&mut self.store) {
+                    Val::FuncRef(function) => Err(self.position(&functions, function)),
+                    other => Ok(Bits::of(&other).unwrap()),
+                }
+            })
+            .collect();
+        let tables = seam
+            .tables
+            .iter()
+            .map(|table| {
+                let table = self.table(&interface::table_export(table.index));
+                let size = table.size(&self.store);
+                self.entries(&functions, table, size)
             })
             .collect();
         let checked = artefact.artefact.sites.frames(&frames);
-        assert!(!checked.expect("its own frames").is_empty());
+        let checked = checked.expect("its own frames");
+        assert!(!checked.is_empty());
+        let references = match seam.references {
+            true => {
+                let rp = self.global(interface::RP).get(&mut self.store).unwrap_i32();
+                let table = self.table(interface::REFERENCES);
+                self.entries(&functions, table, rp as u64)
+            }
+            false => Vec::new(),
+        };
+        let count = artefact.artefact.sites.references(&checked);
+        assert_eq!(references.len() as u64, count, "references of the frames");
         Snapshot {
             memories,
             globals,
+            tables,
+            references,
             frames,
             host: self.store.data().clone(),
             next_step: self.next_step,
@@ -477,10 +571,49 @@ impl Process {
                 .unwrap();
             memory.data_mut(&mut process.store).copy_from_slice(bytes);
         }
-        let globals = &freezable.artefact.interface.globals;
-        for (global, bits) in globals.iter().zip(&snapshot.globals) {
+        let seam = &freezable.artefact.interface;
+        let functions = process.functions();
+        let reference = |position: &Option<usize>| position.map(|position| functions[position]);
+        for (global, value) in seam.globals.iter().zip(&snapshot.globals) {
             let global = process.global(&interface::global_export(global.index));
-            global.set(&mut process.store, bits.value()).unwrap();
+            let value = match value {
+                Ok(bits) => bits.value(),
+                Err(position) => Val::FuncRef(reference(position)),
+            };
+            global.set(&mut process.store, value).unwrap();
+        }
+        let mut fill = |name: &str, entries: &[Option<usize>], functions: bool| {
+            let table = process.table(name);
+            let value = |position| match functions {
+                true => Ref::Func(reference(position)),
+                false => Ref::Extern(None),
+            };
+            let more = entries.len() as u64 - table.size(&process.store).min(entries.len() as u64);
+            table.grow(&mut process.store, more, value(&None)).unwrap();
+            for (at, position) in (0..).zip(entries) {
+                table.set(&mut process.store, at, value(position)).unwrap();
+            }
+        };
+        for (table, entries) in seam.tables.iter().zip(&snapshot.tables) {
+            let name = interface::table_export(table.index);
+            fill(&name, entries, table.functions);
+        }
+        if seam.references {
+            fill(interface::REFERENCES, &snapshot.references, true);
+            let rp = Val::I32(snapshot.references.len() as i32);
+            process
+                .global(interface::RP)
+                .set(&mut process.store, rp)
+                .unwrap();
+        }
+        if seam.settle {
+            let settle = process
+                .instance
+                .get_func(&mut process.store, interface::SETTLE);
+            settle
+                .unwrap()
+                .call(&mut process.store, &[], &mut [])
+                .unwrap();
         }
         let frames = process.memory(interface::FRAMES);
         frames.data_mut(&mut process.store)[..snapshot.frames.len()]

@@ -29,8 +29,9 @@
 //!
 //! kind 3, globals, version 1
 //!        0     4  number of globals, then for each
-//!              1  type: 0 i32, 1 i64, 2 f32, 3 f64, 4 v128
-//!         4/8/16  value; floats as bits
+//!              1  type: 0 i32, 1 i64, 2 f32, 3 f64, 4 v128, 5 function reference
+//!         4/8/16  value; floats as bits; a reference, of 4 bytes, as its position in the artefact's
+//!                 list of functions, 0xffffffff if null
 //!
 //! kind 4, memories, version 1
 //!        0     4  number of memories, then for each a table entry
@@ -42,6 +43,13 @@
 //!
 //! kind 5, kernel, version 2: `Kernel` in postcard's encoding; version 1, with another `FileTree`, is
 //! still read
+//!
+//! kind 6, references, version 1; only if the program has any
+//!        0     4  number of references in frames, then for each
+//!              4  position in the artefact's list of functions, 0xffffffff if null
+//!              4  number of tables that the program writes to, then for each
+//!                   4  number of entries, then for each
+//!                        4  reference, as above
 //! ```
 //!
 //! A reader reads its own format version and the one before it, and so with every section. It looks
@@ -53,6 +61,7 @@ use super::cursor::Cursor;
 use super::error::{DecodeError, malformed};
 use super::header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, checksum};
 use super::kernel_1::Kernel1;
+use super::references::{self, References};
 use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
 use std::io::{self, Write};
@@ -79,20 +88,22 @@ enum Kind {
     Globals = 3,
     Memories = 4,
     Kernel = 5,
+    References = 6,
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [
+    const ALL: [Kind; 6] = [
         Kind::Identity,
         Kind::Frames,
         Kind::Globals,
         Kind::Memories,
         Kind::Kernel,
+        Kind::References,
     ];
     /// The version of the kind's content that this code writes.
     fn version(self) -> u16 {
         match self {
-            Kind::Identity | Kind::Frames | Kind::Globals | Kind::Memories => 1,
+            Kind::Identity | Kind::Frames | Kind::Globals | Kind::Memories | Kind::References => 1,
             Kind::Kernel => 2,
         }
     }
@@ -109,6 +120,7 @@ impl Kind {
             Kind::Globals => "globals",
             Kind::Memories => "memories",
             Kind::Kernel => "kernel",
+            Kind::References => "references",
         }
     }
 }
@@ -158,13 +170,16 @@ impl Outline {
         let frames = snapshot.frames.len() as u64;
         let given: u64 = snapshot.memories.iter().map(|m| m.given.len() as u64).sum();
         // Each section's content up to its large parts, and the length of these.
-        let sections = [
+        let mut sections = vec![
             (Kind::Identity, identity(snapshot), 0),
             (Kind::Frames, Vec::new(), frames),
             (Kind::Globals, globals(&snapshot.globals), 0),
             (Kind::Memories, memory_table(&snapshot.memories), given),
             (Kind::Kernel, kernel(&snapshot.kernel), 0),
         ];
+        if !snapshot.references.is_empty() {
+            sections.push((Kind::References, snapshot.references.encode(), 0));
+        }
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend(MAGIC);
         header.extend(FORMAT_VERSION.to_le_bytes());
@@ -404,6 +419,10 @@ fn globals(globals: &[GlobalValue]) -> Vec<u8> {
                 out.push(4);
                 out.extend(value);
             }
+            GlobalValue::Function(reference) => {
+                out.push(5);
+                out.extend(references::encode(*reference));
+            }
         }
     }
     out
@@ -493,6 +512,10 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
     let (image, artefact, phase) = decode_identity(section(Kind::Identity)?.2)?;
     let frames = section(Kind::Frames)?.2.rest;
     let globals = decode_globals(section(Kind::Globals)?.2)?;
+    let references = match section(Kind::References) {
+        Ok((_, _, content)) => References::decode(content)?,
+        Err(_) => References::default(),
+    };
     let (_, begin, memories) = section(Kind::Memories)?;
     let (kernel_version, _, kernel) = section(Kind::Kernel)?;
     let (memories, given) = decode_memories(memories, begin)?;
@@ -502,6 +525,7 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         phase,
         frames: frames.to_vec(),
         globals,
+        references,
         memories,
         kernel: match kernel_version {
             1 => decode_postcard::<Kernel1>(kernel)?.into(),
@@ -534,6 +558,7 @@ fn decode_globals(mut cursor: Cursor<'_>) -> Result<Vec<GlobalValue>, DecodeErro
             2 => GlobalValue::F32(cursor.u32()?),
             3 => GlobalValue::F64(cursor.u64()?),
             4 => GlobalValue::V128(cursor.array()?),
+            5 => GlobalValue::Function(references::decode(cursor.u32()?)),
             other => {
                 let reason = format!("{other} is no type of a global");
                 return Err(malformed(cursor.section, reason));

@@ -8,6 +8,7 @@ mod header;
 mod kernel;
 mod kernel_1;
 mod pages;
+mod references;
 
 pub use codec::{Encoded, Encoder};
 pub use content::{CHUNK_BYTES, Chunk, Content, Growth};
@@ -17,6 +18,7 @@ pub use header::fix_header;
 pub use header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERSION};
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
+pub use references::{Reference, References};
 
 use crate::{ArtefactId, ImageId};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub frames: Vec<u8>,
     /// Every mutable global, in index order.
     pub globals: Vec<GlobalValue>,
+    /// References in frames and tables.
+    pub references: References,
     /// Every linear memory, in index order.
     pub memories: Vec<Memory>,
     /// Descriptors, files, clocks, sockets.
@@ -64,4 +68,6 @@ pub enum GlobalValue {
     F64(u64),
     /// v128
     V128([u8; 16]),
+    /// A reference to a function.
+    Function(Reference),
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wire::frame::ResetReason;
 use wire::snapshot::{
     Content, Descriptor, Directory, Entry, FileTree, GlobalValue, Inode, InodeKind, Kernel, Limits,
-    Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, Snapshot, Stream, Target,
+    Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, References, Snapshot, Stream, Target,
 };
 use wire::{ArtefactId, ImageId, NodeId, StreamId};
 
@@ -17,6 +17,7 @@ pub fn birth() -> Snapshot {
         phase: Phase::Born,
         frames: Vec::new(),
         globals: Vec::new(),
+        references: References::default(),
         memories: Vec::new(),
         kernel: Kernel::default(),
     }
@@ -108,6 +109,7 @@ pub fn full() -> Snapshot {
             GlobalValue::F64(0x7ff8_0000_dead_beef),
             GlobalValue::V128([9; 16]),
         ],
+        references: References::default(),
         memories: vec![first, second],
         kernel: Kernel {
             args: vec![b"server".to_vec(), b"--port".to_vec(), vec![0xff]],
@@ -132,6 +134,19 @@ pub fn full() -> Snapshot {
             limits: Limits::default(),
         },
     }
+}
+
+/// The same with references to functions.
+pub fn with_references() -> Snapshot {
+    let mut snapshot = full();
+    snapshot
+        .globals
+        .extend([None, Some(3)].map(GlobalValue::Function));
+    snapshot.references = References {
+        frames: vec![Some(1), None],
+        tables: vec![vec![None, Some(0), Some(7)], Vec::new()],
+    };
+    snapshot
 }
 
 /// `count` mutations of `original`, from a seed: bits flipped, bytes and numbers replaced, parts

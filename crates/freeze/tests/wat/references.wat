@@ -1,0 +1,53 @@
+;; References to functions in locals, operands, parameters, results and globals, over calls, loops
+;; and host calls; external references, which are null.
+(module
+  (type $op (func (param i32) (result i32)))
+  (import "host" "emit" (func $emit (param i32) (result i32)))
+  (import "host" "take" (func $take (param funcref i32) (result i32)))
+  (table $t 4 funcref)
+  (elem declare func $double $spinning $emit)
+  (global $g (export "g") (mut funcref) (ref.null func))
+  (global $h (mut funcref) (ref.func $double))
+  (global $host (mut externref) (ref.null extern))
+
+  (func $double (param i32) (result i32) (i32.mul (local.get 0) (i32.const 2)))
+  (func $spinning (param i32) (result i32) (local $n i32)
+    (local.set $n (i32.const 3))
+    (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+    (i32.add (local.get 0) (i32.const 100)))
+
+  (func $call (param $f funcref) (param $x i32) (result i32)
+    (table.set $t (i32.const 1) (local.get $f))
+    (call_indirect $t (type $op) (local.get $x) (i32.const 1)))
+
+  (func $choose (param $which i32) (result funcref)
+    (drop (call $emit (local.get $which)))
+    (block $b (block $a (br_table $a $b (local.get $which)))
+      (return (ref.func $double)))
+    (select (result funcref) (ref.func $spinning) (ref.func $emit) (i32.eq (local.get $which) (i32.const 1))))
+
+  (func $swap (param funcref externref i32) (result i32 externref funcref)
+    (drop (call $emit (i32.const 8)))
+    (local.get 2) (local.get 1) (local.get 0))
+
+  (func (export "run") (result i32)
+    (local $a funcref) (local $b funcref) (local $n i32) (local $sum i32) (local $x externref)
+    (local.set $a (call $choose (i32.const 0)))
+    (local.set $b (call $choose (i32.const 2)))
+    (local.set $n (i32.const 3))
+    (call $choose (i32.const 1))
+    (loop $l (param funcref) (result funcref)
+      (global.set $g)
+      (local.set $sum (i32.add (local.get $sum)
+        (i32.add (call $call (local.get $a) (local.get $n)) (call $call (global.get $g) (i32.const 5)))))
+      (local.set $sum (i32.add (local.get $sum) (call $call (global.get $h) (local.get $n))))
+      (global.set $h (local.get $b))
+      (drop (call $take (local.get $b) (local.get $sum)))
+      (call $swap (local.get $a) (local.get $x) (local.get $n))
+      (local.set $a) (local.set $x) (drop)
+      (local.get $a)
+      (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+    (ref.is_null)
+    (i32.add (i32.add (local.get $sum) (ref.is_null (local.get $x)))))
+
+  (func (export "clear") (global.set $g (ref.null func)) (drop (call $emit (i32.const 9)))))

@@ -1,0 +1,20 @@
+;; Relaxed vector operators: their results are those of one machine, everywhere.
+(module
+  (import "host" "emit" (func $emit (param i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "run") (local $n i32) (local $v v128) (local $w v128)
+    (local.set $v (v128.const f32x4 nan 3e10 -3e10 1.5))
+    (local.set $w (v128.const i8x16 0 255 3 17 4 5 127 128 8 9 10 11 200 13 14 15))
+    (local.set $n (i32.const 4))
+    (loop $l
+      (v128.store (i32.const 0) (i32x4.relaxed_trunc_f32x4_s (local.get $v)))
+      (v128.store (i32.const 16) (i32x4.relaxed_trunc_f32x4_u (local.get $v)))
+      (v128.store (i32.const 32) (i8x16.relaxed_swizzle (local.get $v) (local.get $w)))
+      (v128.store (i32.const 48) (f32x4.relaxed_min (local.get $v) (local.get $w)))
+      (v128.store (i32.const 64) (i16x8.relaxed_q15mulr_s (local.get $w) (local.get $w)))
+      (v128.store (i32.const 80) (i32x4.relaxed_dot_i8x16_i7x16_add_s (local.get $w) (local.get $w) (local.get $v)))
+      (v128.store (i32.const 96) (f32x4.relaxed_madd (local.get $v) (local.get $v) (local.get $w)))
+      (v128.store (i32.const 112) (i8x16.relaxed_laneselect (local.get $v) (local.get $w) (local.get $w)))
+      (local.set $v (f32x4.add (local.get $v) (v128.load (i32.const 96))))
+      (drop (call $emit (i32.load (i32.const 84))))
+      (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))

@@ -1,0 +1,21 @@
+;; Memories and tables with 64-bit addresses, beside ones with 32 bits.
+(module
+  (import "host" "emit" (func $emit (param i32) (result i32)))
+  (memory $wide (export "wide") i64 1 3)
+  (memory $narrow (export "narrow") 1)
+  (table $t i64 2 funcref)
+  (elem (table $t) (i64.const 0) func $f)
+  (data (memory $wide) (i64.add (i64.const 60) (i64.const 4)) "data")
+  (func $f (result i32) (call $emit (i32.const 2)))
+  (func (export "run") (param $n i32) (result i64) (local $at i64)
+    (local.set $at (i64.const 8))
+    (drop (memory.grow $wide (i64.const 1)))
+    (table.set $t (i64.const 1) (table.get $t (i64.const 0)))
+    (loop $l
+      (i64.store $wide offset=65536 (local.get $at) (i64.mul (local.get $at) (i64.load $wide (i64.const 64))))
+      (i32.store $narrow (i32.wrap_i64 (local.get $at)) (call_indirect $t (result i32) (i64.const 1)))
+      (memory.copy $narrow $wide (i32.const 100) (local.get $at) (i32.const 30))
+      (memory.fill $wide (i64.const 200) (local.get $n) (i64.extend_i32_u (local.get $n)))
+      (local.set $at (i64.add (local.get $at) (i64.const 8)))
+      (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+    (i64.add (memory.size $wide) (i64.load $wide offset=65536 (i64.const 16)))))
