@@ -42,6 +42,9 @@ pub struct Guest {
     /// What the sources include.
     #[serde(default)]
     pub headers: Vec<String>,
+    /// Flags beside those for all.
+    #[serde(default)]
+    pub flags: Vec<String>,
 }
 
 /// A guest most of whose source comes out of a crate.
@@ -169,6 +172,7 @@ fn build(
         recipe
             .compiler(toolchain, &guest.sources)
             .args(&recipe.own_flags)
+            .args(&guest.flags)
             .arg("-o")
             .arg(&fresh)
             .args(&guest.sources),

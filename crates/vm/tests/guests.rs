@@ -100,6 +100,16 @@ fn preview_1_keeps_its_corners_however_often_it_is_frozen() {
 }
 
 #[test]
+fn long_jumps_are_the_same() {
+    let world = World::default();
+    let report = same_under_torture(&guest("jumps"), &spec(&["jumps"]), &world, 0..12, 40);
+    exited(&report);
+    let output = text(&report.output);
+    assert!(output.contains("left by"), "{output}");
+    assert!(output.ends_with("checksum decffe2d\n"), "{output}");
+}
+
+#[test]
 fn kernels_are_the_same() {
     let report = same_under_torture(
         &guest("kernels"),
