@@ -40,6 +40,8 @@ pub struct Options {
     pub cache_dir: Option<PathBuf>,
     /// What the program is compiled to.
     pub backend: Backend,
+    /// Whether it runs as it is, and cannot be frozen.
+    pub immobile: bool,
 }
 
 /// How a program ended.
@@ -97,6 +99,7 @@ pub async fn run(
     let engine = Engine::new(vm::Config {
         backend: options.backend,
         cache_dir: options.cache_dir,
+        immobile: options.immobile,
         ..vm::Config::default()
     })?;
     let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();

@@ -95,6 +95,13 @@ pub struct Run {
     /// interpreter Pulley, or now one and now the other
     #[arg(long, value_enum, requires = "torture", default_value = "both")]
     backend: Backends,
+
+    /// Run it as it is, also if it uses what cannot be frozen
+    ///
+    /// For programs that are refused: with garbage-collected types or typed function references.
+    /// Such a process can be neither moved nor written down, so it runs in the foreground only.
+    #[arg(long, conflicts_with_all = ["detach", "torture", "name", "on", "rm"])]
+    immobile: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -173,7 +180,7 @@ impl Run {
             return attach::run(context, start, self.rm);
         }
         let message = start.message();
-        foreground(&message, &spec, &tree.contents, module)
+        foreground(&message, &spec, &tree.contents, module, self.immobile)
     }
 }
 
@@ -203,9 +210,11 @@ fn foreground(
     spec: &RunSpec,
     contents: &[Vec<u8>],
     module: Vec<u8>,
+    immobile: bool,
 ) -> Result<ExitCode, Failure> {
     let options = local::Options {
         cache_dir: cache(),
+        immobile,
         ..local::Options::default()
     };
     let runtime = workers()?;
