@@ -3,7 +3,8 @@
 //! Precise about `call_indirect`: what a call through a table can reach is, of that type, what the
 //! element segments put into that table; or, if the program writes to the table, every function
 //! that it takes a reference of. Calls in place of a return are calls: what they reach may freeze
-//! below the caller's caller, and a cycle of them never ends by itself. Nothing here recurses on the input: components are found with an explicit stack.
+//! below the caller's caller, and a cycle of them never ends by itself. Nothing here recurses on
+//! the input: components are found with an explicit stack.
 
 use crate::error::Error;
 use crate::module::Module;

@@ -192,7 +192,8 @@ impl<'a> Functions<'_, 'a> {
     }
 }
 
-/// The imports that may freeze and whose reference is taken or that are called in place of a return, with the indices of their wrappers.
+/// The imports that may freeze and whose reference is taken or that are called in place of a return,
+/// with the indices of their wrappers.
 fn wrappers(
     module: &Module<'_>,
     summaries: &[Summary],

@@ -79,7 +79,11 @@ fn interpret(wasm: &[u8], steps: &[Step]) -> Option<Seen> {
         let function = instance.get_func(&store, &step.export)?;
         let args: Vec<Val> = step.args.iter().copied().map(value).collect();
         let kinds = function.ty(&store);
-        let mut results: Vec<Val> = kinds.results().iter().map(|k| Val::default_for_ty(*k)).collect();
+        let mut results: Vec<Val> = kinds
+            .results()
+            .iter()
+            .map(|k| Val::default_for_ty(*k))
+            .collect();
         done.push(match function.call(&mut store, &args, &mut results) {
             Ok(()) => Ok(results.iter().map(bits).collect()),
             Err(_) => Err(TRAP.to_owned()),

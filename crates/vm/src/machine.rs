@@ -1,5 +1,4 @@
-//! One instance of a program: a store, its memories, and the stack that is frozen in
-//! it.
+//! One instance of a program: a store, its memories, and the stack that is frozen in it.
 //!
 //! A program is born in an instance of the run module. Once frozen it goes on in an instance of
 //! the thaw module: a new one that a snapshot is read into, or one that takes over the very
