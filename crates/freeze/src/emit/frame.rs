@@ -1,10 +1,10 @@
 //! How values get into a frame and out again.
 
-use super::{Emitter, Form};
+use super::Emitter;
 use crate::body::PointId;
 use crate::error::Error;
 use crate::helpers::{EXN, Exceptions, Helper, load, store};
-use crate::sites::{FRAME_TRAILER_BYTES, Site, Slot};
+use crate::sites::{FRAME_TRAILER_BYTES, Slot};
 use crate::types::plain;
 use wasm_encoder::{HeapType, MemArg, MemArgTarget};
 use wasmparser::ValType;
@@ -46,7 +46,7 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    fn slots(&self, values: &[u32]) -> Result<Vec<Slot>, Error> {
+    pub(super) fn slots(&self, values: &[u32]) -> Result<Vec<Slot>, Error> {
         let kinds = values.iter().map(|local| self.locals[*local as usize]);
         kinds.map(|kind| self.slot(kind)).collect()
     }
@@ -68,14 +68,11 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    /// Pushes a frame.
-    pub(super) fn save(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
-        let kind = self.body.points[point].kind;
-        let site = Site {
-            kind,
-            slots: self.slots(values)?,
-        };
-        let (sp, frame, size) = (self.context.indices.sp, self.frame, site.frame_bytes());
+    /// Pushes a frame with these values and the number of the point at hand.
+    pub(super) fn push_frame(&mut self, values: &[u32]) -> Result<(), Error> {
+        let slots = self.slots(values)?;
+        let (sp, frame) = (self.context.indices.sp, self.frame);
+        let size = slots.iter().map(|s| s.bytes()).sum::<u32>() + FRAME_TRAILER_BYTES;
         self.write()
             .global_get(sp)
             .local_tee(frame)
@@ -83,7 +80,7 @@ impl Emitter<'_, '_, '_> {
             .i32_add()
             .global_set(sp);
         let mut offset = 0;
-        for (local, slot) in values.iter().zip(&site.slots) {
+        for (local, slot) in values.iter().zip(&slots) {
             match slot {
                 Slot::Function => {
                     self.write().local_get(*local);
@@ -107,17 +104,13 @@ impl Emitter<'_, '_, '_> {
             }
             offset += slot.bytes();
         }
-        let trailer = u64::from(self.function_id) | (point as u64) << 32;
-        let to = self.in_frame(offset);
-        self.write()
-            .local_get(frame)
-            .i64_const(trailer as i64)
-            .i64_store(to);
-        if self.form == Form::Run {
-            // Sites are numbered in program order, and each is written once in the run form.
-            debug_assert_eq!(self.sites.len(), point);
-            self.sites.push(site);
-        }
+        let (function, site) = (self.in_frame(offset), self.in_frame(offset + 4));
+        let (id, number) = (self.function_id, self.number);
+        let mut sink = self.write();
+        sink.local_get(frame)
+            .i32_const(id as i32)
+            .i32_store(function);
+        sink.local_get(frame).local_get(number).i32_store(site);
         self.check_size()
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Both forms come from one walk over the flat body ([`walk`]); here is what the walk writes with.
 //!
-//! **Run form.** The function as given, and at every point of freezing a cold path which saves the
-//! live values as a frame and returns dummies. A cold path never returns into the code around it:
-//! if it did, floats would be spilled in the hot path.
+//! **Run form.** The function as given, and at every point of freezing a cold path to an
+//! [exit](exits), which saves the live values as a frame and returns dummies. A cold path never
+//! returns into the code around it: if it did, floats would be spilled in the hot path.
 //!
 //! **Clone.** A function without parameters that takes the outermost frame off the frames memory,
 //! jumps to its site with the saved values in place, and goes on from there. What can be reached
@@ -14,6 +14,7 @@
 
 mod bulk;
 mod dispatch;
+mod exits;
 mod frame;
 mod walk;
 
@@ -24,6 +25,7 @@ use crate::interface::{FLAG_COUNTDOWN, FLAG_REQUEST, FLAG_SCRATCH};
 use crate::remap::{Indices, Remap, value_type};
 use crate::sites::{Site, SiteKind};
 use crate::types::Types;
+use exits::Exits;
 use frame::null_of;
 use std::collections::HashMap;
 use wasm_encoder::{BlockType, Catch, InstructionSink, MemArg, MemArgTarget};
@@ -71,7 +73,10 @@ pub(crate) fn emit(
     function_id: u32,
     form: Form,
 ) -> Result<Emitted, Error> {
-    let mut emitter = Emitter::new(context, body, function_id, form);
+    let mut emitter = Emitter::new(context, body, function_id, form, Exits::default());
+    emitter.walk()?;
+    let exits = emitter.exits.found();
+    let mut emitter = Emitter::new(context, body, function_id, form, exits);
     emitter.walk()?;
     if emitter.locals.len() > MAX_LOCALS {
         return Err(emitter.too_large(format!("it would need more than {MAX_LOCALS} locals")));
@@ -105,6 +110,8 @@ struct Emitter<'e, 'c, 'a> {
     locals: Vec<ValType>,
     /// Local that holds the address of the frame in hand.
     frame: u32,
+    /// Local that holds the number of the point at which the function is left.
+    number: u32,
     /// Local of a clone that holds the site to resume at, and -1 once it has been resumed.
     resume: u32,
     /// Locals that hold operands over a point of freezing, by height and type.
@@ -119,6 +126,7 @@ struct Emitter<'e, 'c, 'a> {
     open: Vec<walk::OpenBlock>,
     /// Ways that an outer dispatch has left to an inner one.
     pending: Vec<dispatch::Way>,
+    exits: Exits,
 }
 
 impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
@@ -127,11 +135,12 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         body: &'e Body<'a>,
         function_id: u32,
         form: Form,
+        exits: Exits,
     ) -> Emitter<'e, 'c, 'a> {
         let mut locals = body.locals.clone();
         let frame = locals.len() as u32;
-        let resume = frame + 1;
-        locals.push(ValType::I32);
+        let (number, resume) = (frame + 1, frame + 2);
+        locals.extend([ValType::I32; 2]);
         if form == Form::Clone {
             locals.push(ValType::I32);
         }
@@ -145,6 +154,7 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
             sites: Vec::new(),
             locals,
             frame,
+            number,
             resume,
             spills: HashMap::new(),
             spilled: Vec::new(),
@@ -152,6 +162,7 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
             labels: Vec::new(),
             open: Vec::new(),
             pending: Vec::new(),
+            exits,
         }
     }
 
@@ -353,10 +364,7 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
     fn poll(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
         self.ask();
         self.open_cold_if();
-        self.save(point, values)?;
-        let frozen = self.context.indices.frozen;
-        self.write().i32_const(1).global_set(frozen);
-        self.return_dummies();
+        self.leave(point, values)?;
         self.close();
         Ok(())
     }
@@ -382,12 +390,9 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         self.open_cold_if();
         self.write().global_get(frozen);
         self.open_if(BlockType::Empty);
-        self.save(call.0, call.1)?;
-        self.write().else_();
-        self.save(poll.0, poll.1)?;
-        self.write().i32_const(1).global_set(frozen);
+        self.leave(call.0, call.1)?;
         self.close();
-        self.return_dummies();
+        self.leave(poll.0, poll.1)?;
         self.close();
         Ok(())
     }
@@ -397,11 +402,10 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         let frozen = self.context.indices.frozen;
         self.write().global_get(frozen);
         self.open_cold_if();
-        self.save(point, values)?;
         if self.body.points[point].kind == SiteKind::Host {
             self.raise();
         }
-        self.return_dummies();
+        self.leave(point, values)?;
         self.close();
         Ok(())
     }

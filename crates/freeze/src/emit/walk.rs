@@ -49,6 +49,7 @@ impl<'a> Emitter<'_, '_, 'a> {
     pub(super) fn walk(&mut self) -> Result<(), Error> {
         let end = self.body.items.len() - 1;
         self.labels.push(0);
+        self.open_exits();
         let entry = match self.form {
             Form::Run => Entry::Start,
             Form::Clone => {
@@ -93,6 +94,7 @@ impl<'a> Emitter<'_, '_, 'a> {
                 Item::End(id) => self.ends(*id)?,
             };
         }
+        self.close_exits()?;
         self.write().end();
         Ok(())
     }
