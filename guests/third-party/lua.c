@@ -13,15 +13,11 @@ static const char program[] = {
 #embed "lua.lua"
     , 0};
 
-static int panic(lua_State *lua) {
-    printf("failed: %s\n", lua_tostring(lua, -1));
-    return 0;
-}
-
 /* Those that need nothing of an operating system. */
 static const luaL_Reg libraries[] = {
-    {LUA_GNAME, luaopen_base},       {LUA_TABLIBNAME, luaopen_table},
-    {LUA_STRLIBNAME, luaopen_string}, {LUA_MATHLIBNAME, luaopen_math},
+    {LUA_GNAME, luaopen_base},          {LUA_COLIBNAME, luaopen_coroutine},
+    {LUA_TABLIBNAME, luaopen_table},    {LUA_STRLIBNAME, luaopen_string},
+    {LUA_MATHLIBNAME, luaopen_math},    {LUA_UTF8LIBNAME, luaopen_utf8},
 };
 
 int main(int argc, char **argv) {
@@ -35,7 +31,6 @@ int main(int argc, char **argv) {
         printf("failed: no memory\n");
         return 1;
     }
-    lua_atpanic(lua, panic);
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         luaL_requiref(lua, libraries[i].name, libraries[i].func, 1);
         lua_pop(lua, 1);
@@ -45,7 +40,10 @@ int main(int argc, char **argv) {
         return 1;
     }
     lua_pushinteger(lua, size);
-    lua_call(lua, 1, 0);
+    if (lua_pcall(lua, 1, 0, 0) != LUA_OK) {
+        printf("failed: %s\n", lua_tostring(lua, -1));
+        return 1;
+    }
     lua_close(lua);
     return 0;
 }

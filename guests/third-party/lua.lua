@@ -99,6 +99,33 @@ local function objects(n)
     return total
 end
 
+-- Errors, caught at several depths, and coroutines.
+local function errors_and_coroutines(n)
+    local checksum = 0
+    local function deep(level)
+        if level == 0 then error({ code = draw(100) }) end
+        return deep(level - 1) + 1
+    end
+    for i = 1, n do
+        local ok, what = pcall(deep, i % 12)
+        assert(not ok)
+        checksum = mix(checksum, what.code)
+        local _, text = pcall(function() local none; return none.field end)
+        checksum = mix(checksum, #text)
+    end
+    local function numbers(from, to)
+        return coroutine.wrap(function()
+            for i = from, to do coroutine.yield(i) end
+            error("the end", 0)
+        end)
+    end
+    local a, b = numbers(1, n), numbers(n, 2 * n - 1)
+    for _ = 1, n do checksum = mix(checksum, a() * b()) end
+    local ok, text = pcall(a)
+    assert(not ok and text == "the end")
+    return checksum
+end
+
 print(_VERSION)
 local checksum = 0
 for round = 1, size do
@@ -107,6 +134,7 @@ for round = 1, size do
     checksum = mix(checksum, strings(60))
     checksum = mix(checksum, tables(80))
     checksum = mix(checksum, objects(400))
+    checksum = mix(checksum, errors_and_coroutines(20))
     if round == 1 then print("after one round", checksum) end
 end
 print("rounds", size, "checksum", checksum)
