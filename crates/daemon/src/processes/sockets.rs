@@ -37,8 +37,8 @@ pub struct Sockets {
     process: ProcessId,
     switch: Arc<Switch>,
     inner: Mutex<Inner>,
-    /// Attached to its anchors, or idle at the end.
-    settled: Notify,
+    /// Something has happened: it may be attached to its anchors now, or idle, or all delivered.
+    happened: Notify,
 }
 
 struct Inner {
@@ -119,7 +119,7 @@ impl Sockets {
                 waker: None,
                 lazy: false,
             }),
-            settled: Notify::new(),
+            happened: Notify::new(),
         })
     }
 
@@ -135,10 +135,14 @@ impl Sockets {
         result
     }
 
+    /// After whatever was done with the side: sends what follows, and has those who wait look again.
+    /// They wait for more than an end can say of itself: the last acknowledgement of a stream that is
+    /// closed changes no end, it takes one away.
     fn pump(&self, inner: &mut Inner) {
         while let Some(transmit) = inner.side.poll_transmit() {
             self.switch.send(transmit);
         }
+        self.happened.notify_waiters();
     }
 
     /// Waits until every anchor has answered; `name` names those that have not.
@@ -183,7 +187,7 @@ impl Sockets {
 
     async fn until(&self, settled: impl Fn(&Side) -> bool) {
         loop {
-            let mut notified = std::pin::pin!(self.settled.notified());
+            let mut notified = std::pin::pin!(self.happened.notified());
             notified.as_mut().enable();
             if settled(&self.inner().side) {
                 return;
@@ -244,7 +248,6 @@ impl Sockets {
     /// Of a process that has ended: breaks the connections that still wait for what it wrote.
     pub fn cut(&self) {
         self.with(|inner| inner.side.kill());
-        self.settled.notify_waiters();
     }
 
     /// Waits until what an ended process wrote has arrived, though not for ever, nor for anchors that
@@ -269,7 +272,6 @@ impl Sockets {
         if let Some(waker) = &self.inner().waker {
             waker.wake_by_ref();
         }
-        self.settled.notify_waiters();
     }
 
     /// Something was received or read that is to be acknowledged when there is time.
@@ -297,10 +299,6 @@ impl Port for Sockets {
         {
             waker.wake_by_ref();
         }
-        drop(inner);
-        if change.state {
-            self.settled.notify_waiters();
-        }
     }
 
     fn link_up(&self, node: NodeId) {
@@ -309,8 +307,6 @@ impl Port for Sockets {
             // If it stands by: who has not answered may not have heard.
             inner.side.attach();
         });
-        // What was left to be said may have been said now.
-        self.settled.notify_waiters();
     }
 
     fn link_down(&self, node: NodeId) {
@@ -332,8 +328,6 @@ impl Port for Sockets {
             inner.lazy = false;
             inner.side.flush();
         });
-        // What was acknowledged may have been the last that there was to do.
-        self.settled.notify_waiters();
     }
 }
 
@@ -363,7 +357,6 @@ impl Network for Sockets {
 
     fn close(&self, stream: StreamId) {
         self.with(|inner| inner.side.close(stream));
-        self.settled.notify_waiters();
     }
 
     fn stream_readiness(&self, stream: StreamId) -> Readiness {
@@ -414,5 +407,78 @@ fn io(io: stream::Io) -> Io {
         stream::Io::Blocked => Io::Blocked,
         stream::Io::Reset => Io::Reset,
         stream::Io::Closed => Io::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::Pin;
+    use std::task::Context;
+    use tokio::sync::watch;
+    use wire::control::Member;
+    use wire::frame::End;
+
+    const PROCESS: ProcessId = ProcessId(1);
+    const STREAM: StreamId = StreamId(7);
+    const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\n\r\n";
+
+    /// A process that has answered its only client and exited long after its last read, so that
+    /// nothing is left to be done later; the anchor is another node.
+    fn answered() -> (Arc<Sockets>, NodeId) {
+        let anchor = NodeId([9; 32]);
+        let mut dialler = crate::local::alone().unwrap();
+        let mut view = dialler.fleet.borrow().clone();
+        let member = Member {
+            node: anchor,
+            ..view.me.clone()
+        };
+        view.members.insert(anchor, member);
+        dialler.fleet = watch::channel(view).1;
+        let switch = Switch::new(dialler);
+        let listeners = ["main".to_owned()];
+        let sockets = Sockets::new(&switch, PROCESS, Epoch(1), listeners).unwrap();
+        sockets.resume(Epoch(1));
+        let peer = "127.0.0.1:1".to_owned();
+        let open = Body::Open {
+            listener: 0,
+            peer,
+            window: 1 << 20,
+        };
+        sockets.arrived(anchor, frame(open));
+        assert_eq!(sockets.accept(0), Some(STREAM));
+        assert_eq!(sockets.write(STREAM, ANSWER), Io::Done(ANSWER.len()));
+        (sockets, anchor)
+    }
+
+    fn frame(body: Body) -> StreamFrame {
+        StreamFrame {
+            process: PROCESS,
+            stream: STREAM,
+            epoch: Epoch(1),
+            to: End::Process,
+            body,
+        }
+    }
+
+    fn is_ready(future: Pin<&mut impl Future>) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        future.poll(&mut context).is_ready()
+    }
+
+    #[tokio::test]
+    async fn the_last_acknowledgement_ends_the_wait_though_the_client_never_ends_its_direction() {
+        let (sockets, anchor) = answered();
+        sockets.end(true);
+        let mut delivered = std::pin::pin!(sockets.until(Side::is_delivered));
+        assert!(!is_ready(delivered.as_mut()), "nothing was acknowledged");
+        // One more for the end of the direction.
+        let last = Body::Ack {
+            received: ANSWER.len() as u64 + 1,
+            limit: 1 << 20,
+        };
+        sockets.arrived(anchor, frame(last));
+        assert!(sockets.inner().side.is_delivered());
+        assert!(is_ready(delivered.as_mut()), "who waits was not told");
     }
 }
