@@ -5,12 +5,14 @@ use crate::anchors::reopen::keep_open;
 use crate::api::{self, Origin};
 use crate::core::Core;
 use crate::fleet::FleetView;
-use crate::links::accept::{Accepted, Placed};
+use crate::links::accept::Accepted;
 use crate::links::identity::Identity;
+use crate::links::tied::Tied;
 use crate::links::{Dialler, accept, join};
 use crate::loader::Loader;
 use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
+use crate::processes::managed::Status;
 use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
 use crate::store::images::Images;
@@ -626,14 +628,17 @@ fn serve_api(
 struct ApiLinks(mpsc::Receiver<Accepted>, Dialler);
 
 impl axum::serve::Listener for ApiLinks {
-    type Io = Placed;
+    type Io = Tied;
     type Addr = NodeId;
 
-    async fn accept(&mut self) -> (Placed, NodeId) {
+    async fn accept(&mut self) -> (Tied, NodeId) {
         match self.0.recv().await {
             Some(link) => {
                 let forgotten = self.1.forgotten(link.peer);
-                (Placed::new(link.stream, link.place, forgotten), link.peer)
+                (
+                    Tied::new(link.stream, Some(link.place), forgotten),
+                    link.peer,
+                )
             }
             // No more links will come.
             None => std::future::pending().await,
@@ -661,7 +666,8 @@ async fn go_down(core: &Core) {
     let gone = async {
         for managed in core.processes.all() {
             let mut status = managed.status();
-            let _ = status.wait_for(|_| managed.has_ended()).await;
+            let ended = |status: &Status| matches!(status, Status::Ended(_));
+            let _ = status.wait_for(ended).await;
         }
         // Their clients have what they wrote, and their records are gone.
         core.processes.reported().await;

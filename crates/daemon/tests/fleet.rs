@@ -158,6 +158,27 @@ async fn garbage_and_silence_on_the_port_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_say_that_they_join_and_do_not_keep_nobody_out() {
+    let host = Node::first("ant").await;
+    let mut idle = Vec::new();
+    // More than may be joining at a time, each with a key of its own.
+    for _ in 0..40 {
+        let (dialler, _) = stranger(&host);
+        let opened = dialler.open(host.ready.node, LinkKind::Join);
+        idle.push(within("an answer", opened).await.unwrap().0);
+    }
+    let joined = Node::joining("bee", &host).await;
+    joined.sees_alive(2).await;
+    // Those that had to go are told why.
+    let answer = within("an answer", read_frame(&mut idle[0], 1 << 20)).await;
+    let reply: wire::link::JoinReply = wire::link::decode(&answer.unwrap().unwrap()).unwrap();
+    let wire::link::JoinReply::Refused { reason } = reply else {
+        panic!("{reply:?}");
+    };
+    assert!(reason.contains("others"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_for_no_move_is_closed() {
     let [a, b, _c] = fleet().await;
     // A member, but nothing was offered: b's key, dialling from outside of b.
@@ -207,6 +228,31 @@ async fn a_node_that_dies_with_its_processes_is_noticed_within_seconds() {
     let error = a.client.inspect("echo").await.unwrap_err();
     assert_eq!(error.code(), Some("unknown_process"));
     drop(crashed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_without_a_word_holds_no_request_for_ever() {
+    let [a, b, _c] = fleet().await;
+    let (info, _) = a.serve("echo", "echo", Some("bee")).await;
+    // Its answer has begun and goes on for as long as the process runs.
+    let mut logs = a.client.logs("echo", true, None).await.unwrap();
+    let waiting = a.client.wait("echo");
+    let mut waiting = std::pin::pin!(waiting);
+    let polled = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(waiting.as_mut().poll(context).is_ready())
+    });
+    assert!(!polled.await, "it runs");
+    let stopped = b.power().suspend();
+    let lost = within("who waits hears of it", waiting).await.unwrap();
+    assert_eq!((lost.id, lost.state), (info.id, ProcessState::Lost));
+    let end = within("who reads hears of it", async {
+        while let Ok(Some(_)) = logs.next().await {}
+    });
+    end.await;
+    drop(stopped);
+    // It was not dead, and can be asked again.
+    let again = b.sees("echo", ProcessState::Running).await;
+    assert_eq!(again.id, info.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,6 @@ pub enum Admission {
     Accept,
     /// There are too many: close it at once.
     Refuse,
-    /// The process is gone: close it, and the listener.
-    Shut,
 }
 
 /// The anchor's side of one listener of a process.
@@ -16,8 +14,6 @@ pub enum Admission {
 pub struct Listener {
     max_connections: usize,
     connections: usize,
-    refused: u64,
-    shut: bool,
 }
 
 impl Listener {
@@ -26,18 +22,12 @@ impl Listener {
         Listener {
             max_connections,
             connections: 0,
-            refused: 0,
-            shut: false,
         }
     }
 
     /// A client has connected.
     pub fn arrived(&mut self) -> Admission {
-        if self.shut {
-            return Admission::Shut;
-        }
         if self.connections >= self.max_connections {
-            self.refused += 1;
             return Admission::Refuse;
         }
         self.connections += 1;
@@ -51,21 +41,6 @@ impl Listener {
             "more connections left than were let in"
         );
         self.connections = self.connections.saturating_sub(1);
-    }
-
-    /// The process is gone: nothing is let in any more.
-    pub fn shut(&mut self) {
-        self.shut = true;
-    }
-
-    /// Connections that are open.
-    pub fn connections(&self) -> usize {
-        self.connections
-    }
-
-    /// Connections that were refused because there were too many.
-    pub fn refused(&self) -> u64 {
-        self.refused
     }
 }
 
@@ -81,8 +56,6 @@ mod tests {
         assert_eq!(listener.arrived(), Admission::Refuse);
         listener.left();
         assert_eq!(listener.arrived(), Admission::Accept);
-        assert_eq!((listener.connections(), listener.refused()), (2, 1));
-        listener.shut();
-        assert_eq!(listener.arrived(), Admission::Shut);
+        assert_eq!(listener.arrived(), Admission::Refuse);
     }
 }

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod reopen;
 
+use crate::links::tally::Tally;
 use crate::node_loop::LoopHandle;
 use crate::switch::Switch;
 use connection::Arrived;
@@ -311,12 +312,15 @@ async fn accept(
             .unwrap_or_else(PoisonError::into_inner)
             .arrived()
     };
+    let (failed, refused) = (Tally::new(), Tally::new());
     loop {
         let client = match tcp.accept().await {
             Ok((client, _)) => client,
             Err(error) => {
                 // Too many open files, most likely; some will be closed.
-                tracing::warn!(%error, "cannot accept a client");
+                if let Some(others) = failed.due(Instant::now()) {
+                    tracing::warn!(%process, %error, others, "cannot accept a client");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -324,10 +328,11 @@ async fn accept(
         match turn(&turnstile) {
             Admission::Accept => {}
             Admission::Refuse => {
-                tracing::warn!(%process, "too many connections; one is refused");
+                if let Some(others) = refused.due(Instant::now()) {
+                    tracing::warn!(%process, others, "too many connections; one is refused");
+                }
                 continue;
             }
-            Admission::Shut => return,
         }
         let arrived = Arrived {
             tcp: client,

@@ -1,7 +1,9 @@
-//! Requests to other nodes, over `Api` links.
+//! Requests to other nodes, over `Api` links. A node that is taken for dead while it is asked, or while
+//! its answer comes, breaks off: nobody waits for it longer.
 
 use super::Refusal;
 use crate::core::Core;
+use crate::links::tied::Tied;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
@@ -34,6 +36,7 @@ pub async fn send(
         .open(node, LinkKind::Api)
         .await
         .map_err(|error| unreachable(&error))?;
+    let stream = Tied::new(stream, None, core.dialler.dead(node));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| unreachable(&error))?;

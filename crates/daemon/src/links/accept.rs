@@ -11,14 +11,13 @@ use super::{Dialler, LinkKind};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use wire::NodeId;
 use wire::link::{Hello, MAX_HELLO};
 
@@ -26,7 +25,7 @@ use wire::link::{Hello, MAX_HELLO};
 const MAX_PENDING: usize = 256;
 /// Connections of one member at a time, of all kinds.
 const MAX_PER_MEMBER: usize = 512;
-/// Strangers that are joining at a time.
+/// Strangers that are joining at a time; of those that have not proved anything the oldest goes first.
 const MAX_JOINING: usize = 16;
 
 /// A connection whose other side is known, and has said what it is for.
@@ -44,110 +43,74 @@ pub struct Accepted {
     pub place: Place,
 }
 
+/// Who has which places, the oldest first.
+type Places = Arc<Mutex<HashMap<NodeId, VecDeque<(u64, CancellationToken)>>>>;
+
 /// One of the places that a peer's connections may take.
 #[derive(Debug)]
 pub struct Place {
     peer: NodeId,
-    taken: Arc<Mutex<HashMap<NodeId, usize>>>,
+    number: u64,
+    /// Somebody else needs it.
+    wanted: CancellationToken,
+    places: Places,
 }
 
 impl Place {
-    fn take(
-        taken: &Arc<Mutex<HashMap<NodeId, usize>>>,
-        peer: NodeId,
-        most: usize,
-    ) -> Option<Place> {
-        let mut counts = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        if *count >= most {
+    /// One of at most `most`; none if all are taken.
+    fn take(places: &Places, peer: NodeId, most: usize) -> Option<Place> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut all = places.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = all.entry(peer).or_default();
+        if held.len() >= most {
             return None;
         }
-        *count += 1;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let wanted = CancellationToken::new();
+        held.push_back((number, wanted.clone()));
         Some(Place {
             peer,
-            taken: taken.clone(),
+            number,
+            wanted,
+            places: places.clone(),
         })
+    }
+
+    /// One of at most `most`: if all are taken, the one that was taken first is, from now on.
+    fn take_over(places: &Places, peer: NodeId, most: usize) -> Option<Place> {
+        {
+            let mut all = places.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(held) = all.get_mut(&peer)
+                && held.len() >= most
+                && let Some((_, wanted)) = held.pop_front()
+            {
+                wanted.cancel();
+            }
+        }
+        Place::take(places, peer, most)
+    }
+
+    /// Waits until somebody else has it.
+    pub async fn wanted(&self) {
+        self.wanted.cancelled().await;
+    }
+
+    /// Gives it back before the connection ends.
+    pub fn give_back(&self) {
+        let mut all = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(held) = all.get_mut(&self.peer) else {
+            return;
+        };
+        held.retain(|(number, _)| *number != self.number);
+        if held.is_empty() {
+            all.remove(&self.peer);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// A connection that counts for as long as it is used, and breaks when its peer is forgotten.
-pub struct Placed {
-    stream: Secured,
-    forgotten: Pin<Box<dyn Future<Output = ()> + Send>>,
-    broken: bool,
-    _place: Place,
-}
-
-impl std::fmt::Debug for Placed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Placed({})", self._place.peer.short())
-    }
-}
-
-impl Placed {
-    /// Ties the three together.
-    pub fn new(
-        stream: Secured,
-        place: Place,
-        forgotten: impl Future<Output = ()> + Send + 'static,
-    ) -> Placed {
-        Placed {
-            stream,
-            forgotten: Box::pin(forgotten),
-            broken: false,
-            _place: place,
-        }
-    }
-
-    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        // A future that is ready must not be asked again.
-        self.broken = self.broken || self.forgotten.as_mut().poll(context).is_ready();
-        match self.broken {
-            true => Err(io::ErrorKind::ConnectionAborted.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.give_back();
     }
 }
 
@@ -159,14 +122,16 @@ pub async fn serve(
 ) {
     let mut pending: VecDeque<AbortHandle> = VecDeque::new();
     let mut tasks = tokio::task::JoinSet::new();
-    let places = Arc::default();
-    let (refused, crowded) = (Arc::new(Tally::new()), Tally::new());
+    let places = Places::default();
+    let (refused, crowded, failed) = (Arc::new(Tally::new()), Tally::new(), Tally::new());
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {
                 // Too many open files, most likely; some will be closed.
-                tracing::warn!(%error, "cannot accept a link");
+                if let Some(others) = failed.due(Instant::now()) {
+                    tracing::warn!(%error, others, "cannot accept a link");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -200,7 +165,7 @@ pub async fn serve(
 
 async fn introduce(
     dialler: &Dialler,
-    places: &Arc<Mutex<HashMap<NodeId, usize>>>,
+    places: &Places,
     stream: TcpStream,
     from: SocketAddr,
 ) -> Result<Accepted, String> {
@@ -229,13 +194,19 @@ async fn introduce(
             hello.kind
         ));
     }
-    // Strangers can make keys at will: together they get as much as is set aside for joining.
-    let (holder, most) = match member {
-        true => (peer, MAX_PER_MEMBER),
-        false => (NodeId::default(), MAX_JOINING),
+    // Strangers can make keys at will: together they get as much as is set aside for joining, and
+    // those that only take places lose them to whoever comes.
+    let place = match member {
+        true => Place::take(places, peer, MAX_PER_MEMBER),
+        false => Place::take_over(places, NodeId::default(), MAX_JOINING),
     };
-    let place = Place::take(places, holder, most)
-        .ok_or_else(|| format!("node {} has {most} connections already", peer.short()))?;
+    let place = place.ok_or_else(|| match member {
+        true => format!(
+            "node {} has {MAX_PER_MEMBER} connections already",
+            peer.short()
+        ),
+        false => format!("{MAX_JOINING} others are joining"),
+    })?;
     timeout(PATIENCE, dialler.greet(&mut stream, hello.kind))
         .await
         .map_err(|_| "it does not read".to_owned())?

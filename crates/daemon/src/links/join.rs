@@ -95,11 +95,17 @@ pub async fn answer<F: Future<Output = Result<Vec<Member>, String>>>(
         peer,
         mut stream,
         from,
+        place,
         ..
     } = link;
     let verdict = async {
-        let message = timeout(PATIENCE, read_frame(&mut stream, MAX_JOIN))
-            .await
+        let message = tokio::select! {
+            message = timeout(PATIENCE, read_frame(&mut stream, MAX_JOIN)) => message,
+            () = place.wanted() => {
+                return Err("too many others want to join and say nothing either; try again".to_owned());
+            }
+        };
+        let message = message
             .map_err(|_| "no request came".to_owned())?
             .map_err(|error| error.to_string())?
             .ok_or("no request came")?;
@@ -108,6 +114,8 @@ pub async fn answer<F: Future<Output = Result<Vec<Member>, String>>>(
         if !secret.verify(&request.proof, peer, host) {
             return Err("the ticket is not of this fleet, or no longer valid".to_owned());
         }
+        // Whoever knows the secret is as good as a member, and does not keep others waiting.
+        place.give_back();
         let member = request.member;
         if member.node != peer {
             return Err("the request names another node than its sender".to_owned());

@@ -17,10 +17,12 @@ pub mod join;
 pub mod keep;
 pub mod streams;
 pub mod tally;
+pub mod tied;
 pub mod transport;
 
 use crate::fleet::Fleet;
 use identity::Identity;
+use overlay::membership::Health;
 use std::io;
 use tokio::time::timeout;
 use transport::{PATIENCE, Secured, TransportError, read_frame};
@@ -88,6 +90,18 @@ impl Dialler {
         async move {
             let gone = fleet.wait_for(|view| !view.members.contains_key(&node));
             if gone.await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Waits until a node is taken for dead, or is no member; what it was asked for will not come then.
+    /// For ever, if this node ends first.
+    pub fn dead(&self, node: NodeId) -> impl Future<Output = ()> + Send + use<> {
+        let mut fleet = self.fleet.clone();
+        async move {
+            let dead = fleet.wait_for(|view| view.health(node) == Health::Dead);
+            if dead.await.is_err() {
                 std::future::pending().await
             }
         }

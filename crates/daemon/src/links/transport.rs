@@ -1,11 +1,12 @@
 //! One authenticated connection: TCP, TLS, and who is on the other side.
 
 use super::identity::{self, Identity};
+use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -15,6 +16,10 @@ use wire::NodeId;
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// A peer that acknowledges nothing for so long is taken to be gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 3000;
+/// An idle connection is probed after this time, and then as often, until the peer is taken to be gone:
+/// one whose machine has vanished says nothing, and nobody writes to it.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes read from a connection at once. TLS itself reads 4 KiB at a time, which would cost a
 /// system call each.
@@ -129,8 +134,10 @@ pub async fn accept(
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
-    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_EVERY)?;
     Ok(())
 }
 
@@ -176,26 +183,36 @@ pub async fn read_frame(
     Ok(Some(frame))
 }
 
-/// Writes one frame.
-pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(4 + frame.len());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(frame);
-    stream.write_all(&bytes).await?;
-    stream.flush().await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    fn framed(content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap();
+        [&length.to_le_bytes(), content].concat()
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_probed_by_both_sides() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (near, (far, _)) = (near.unwrap(), listener.accept().await.unwrap());
+        for side in [near, far] {
+            tune(&side).unwrap();
+            assert!(sockopt::socket_keepalive(&side).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&side).unwrap(), PROBE_AFTER);
+            assert_eq!(sockopt::tcp_keepintvl(&side).unwrap(), PROBE_EVERY);
+        }
+    }
 
     #[tokio::test]
     async fn frames_arrive_as_they_were_sent() {
         let (mut near, mut far) = tokio::io::duplex(7);
         let write = async {
-            write_frame(&mut near, b"").await.unwrap();
-            write_frame(&mut near, &[5; 1000]).await.unwrap();
+            near.write_all(&framed(b"")).await.unwrap();
+            near.write_all(&framed(&[5; 1000])).await.unwrap();
             drop(near);
         };
         let read = async {

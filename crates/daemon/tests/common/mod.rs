@@ -54,7 +54,39 @@ impl Power {
             runtime.shutdown_background();
         }
     }
+
+    /// Stops the node as a debugger or a system without memory would, until the result is dropped:
+    /// its connections stay open and the system goes on acknowledging what comes, but nothing that
+    /// it does goes on.
+    pub fn suspend(&self) -> Suspended {
+        let (entered, all_entered) = std::sync::mpsc::channel();
+        let resume = (0..WORKERS)
+            .map(|_| {
+                let (resume, resumed) = std::sync::mpsc::channel::<()>();
+                let entered = entered.clone();
+                if let Some(runtime) = &*self.0.lock().unwrap() {
+                    runtime.spawn(async move {
+                        entered.send(()).unwrap();
+                        // Fails when it is dropped, which says it.
+                        let _ = resumed.recv();
+                    });
+                }
+                resume
+            })
+            .collect();
+        for _ in 0..WORKERS {
+            let patience = PATIENCE;
+            all_entered.recv_timeout(patience).expect("a worker stops");
+        }
+        Suspended(resume)
+    }
 }
+
+/// A node is stopped for as long as this is there.
+pub struct Suspended(Vec<std::sync::mpsc::Sender<()>>);
+
+/// Threads of a node's runtime.
+const WORKERS: usize = 2;
 
 /// What a test does when a move of a node gets to a step.
 #[derive(Clone, Default)]
@@ -133,7 +165,7 @@ impl Node {
 
     pub async fn with(config: NodeConfig, state: TempDir) -> Result<Node, RunError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .enable_all()
             .build()
             .unwrap();
