@@ -137,19 +137,20 @@ pub async fn run(
         moves: 0,
     };
     let (created, made) = oneshot::channel();
-    let managed = Managed::spawn(launch, Arc::new(Nobody), created);
+    let managed = Managed::spawn(launch, Arc::new(Nobody), created).map_err(LocalError::Start)?;
     made.await
-        .unwrap_or_else(|_| Err("no thread could be started".to_owned()))
+        .unwrap_or_else(|_| Err("its thread has ended".to_owned()))
         .map_err(LocalError::Start)?;
     managed.go_on(Epoch(1));
     opened.assign(switch.me(), Epoch(1));
 
     let mut status = managed.status();
     let ended = |status: &Status| matches!(status, Status::Ended(_));
+    let mut interrupt = std::pin::pin!(interrupt);
     let stopped = tokio::select! {
         biased;
         _ = status.wait_for(ended) => None,
-        () = interrupt => Some(Ended::Interrupted),
+        () = &mut interrupt => Some(Ended::Interrupted),
         () = terminal.unread() => Some(Ended::Unread),
     };
     if let Some(stopped) = stopped {
@@ -158,7 +159,12 @@ pub async fn run(
         return Ok(stopped);
     }
     anchors.close_listeners(process);
-    managed.sockets.drained().await;
+    // Its clients may be slow.
+    tokio::select! {
+        biased;
+        () = managed.sockets.drained() => {}
+        () = interrupt => return Ok(Ended::Interrupted),
+    }
     let end = status.borrow().clone();
     Ok(match end {
         Status::Ended(End {

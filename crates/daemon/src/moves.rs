@@ -530,7 +530,13 @@ impl Receive {
                 moves: luggage.moves,
             };
             let (created, made) = oneshot::channel();
+            let log = launch.log.clone();
             let managed = Managed::spawn(launch, core.processes.clone(), created);
+            let managed = managed.map_err(|reason| {
+                sockets.withdraw();
+                log.withdraw_files();
+                failed(reason)
+            })?;
             // Before anything can fail, so that giving up finds it.
             standing.set(managed);
             tracing::debug!(?decoded, attaching = ?start.elapsed(), "snapshot restored");
@@ -538,7 +544,7 @@ impl Receive {
         };
         let (sockets, made) = blocking(prepare).await.map_err(|error| error.to_string())?;
         made.await
-            .unwrap_or_else(|_| Err("no thread could be started".to_owned()))?;
+            .unwrap_or_else(|_| Err("its thread has ended".to_owned()))?;
         let thawed = start.elapsed();
         sockets.mind_the_dead();
         let name = |anchor| self.core.fleet.borrow().named(anchor).to_string();

@@ -83,6 +83,18 @@ async fn what_has_ended_is_still_known_after_the_node_was_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_leaves_no_file() {
+    let node = Node::first("ant").await;
+    run(&node, "one", None, &["hello", "sleep", "1000000"]).await;
+    let one = node.client.inspect("one").await.unwrap();
+    for _ in 0..3 {
+        let again = node.try_serve("one", "echo", None, "127.0.0.1:0").await;
+        assert_eq!(again.unwrap_err().code(), Some("conflict"));
+    }
+    assert_eq!(files(&node), [format!("{}.log", one.id)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_processes_removed_by_force_at_once_are_all_gone() {
     const PROCESSES: usize = 12;
     const ROUNDS: usize = 20;

@@ -305,7 +305,7 @@ impl Start {
             match reply.await {
                 Ok(Reply::Started(_)) => {
                     made.await
-                        .unwrap_or_else(|_| Err("no thread could be started".to_owned()))
+                        .unwrap_or_else(|_| Err("it got no thread; see the node's log".to_owned()))
                         .map_err(|reason| {
                             Refusal::internal(format!("it does not start: {reason}"))
                         })?;

@@ -239,12 +239,12 @@ impl Managed {
     }
 
     /// Makes the process on a thread of its own. It does not run before [`Managed::go_on`].
-    /// `created` learns whether it could be made.
+    /// `created` learns whether it could be made. Without a thread there is no process, and no report.
     pub fn spawn(
         launch: Launch,
         reports: Arc<dyn Reports>,
         created: oneshot::Sender<Result<(), String>>,
-    ) -> Arc<Managed> {
+    ) -> Result<Arc<Managed>, String> {
         let (commands, receiver) = mpsc::channel();
         let managed = Arc::new(Managed {
             id: launch.id,
@@ -270,11 +270,12 @@ impl Managed {
         let on_thread = Thread {
             managed: managed.clone(),
             commands: receiver,
-            reports: reports.clone(),
+            reports,
         };
         let (image, origin) = (launch.image, launch.origin);
         let stdio = launch.stdio.unwrap_or_else(|| managed.console.clone());
-        let name = format!("p-{}", managed.name);
+        // By its id: a name that came from another node may be none for a thread.
+        let name = format!("p-{}", managed.id);
         let spawned = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
             .spawn(move || {
@@ -287,13 +288,8 @@ impl Managed {
                     thread.end(false);
                 }
             });
-        if let Err(error) = spawned {
-            // `created` went down with the closure; its receiver sees that.
-            let reason = format!("no thread could be started: {error}");
-            managed.set_ended(End::killed(NOT_STARTED, &reason));
-            reports.ended(&managed);
-        }
-        managed
+        spawned.map_err(|error| format!("no thread could be started: {error}"))?;
+        Ok(managed)
     }
 
     fn intents(&self) -> MutexGuard<'_, Intents> {
@@ -391,6 +387,10 @@ impl Managed {
     pub async fn checkpoint(&self) -> Result<Arc<Snapshot>, String> {
         let (sender, receiver) = oneshot::channel();
         self.intents().checkpoints.push(sender);
+        if self.has_ended() {
+            // Its thread may have looked for the last time before this was asked for.
+            self.intents().checkpoints.clear();
+        }
         if let Some(control) = self.control.get() {
             control.freeze();
         }
@@ -655,6 +655,14 @@ pub(super) mod tests {
         };
         let sockets = Sockets::none(switch, record.id, record.epoch);
         Managed::remembered(record, log, sockets)
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_is_asked_for_as_the_process_ends_is_refused_at_once() {
+        let switch = Switch::new(crate::local::alone().unwrap());
+        let managed = ended(&switch, ProcessId(1), Log::new(0, None));
+        let refused = managed.checkpoint().await.unwrap_err();
+        assert!(refused.contains("ended"), "{refused}");
     }
 
     #[tokio::test]

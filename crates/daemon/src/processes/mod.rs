@@ -200,8 +200,17 @@ impl Processes {
             self.node.event(Event::Exited(process));
             return;
         };
-        let managed = Managed::spawn(launch, this, created);
-        self.adopt(managed, epoch);
+        let (sockets, log) = (launch.sockets.clone(), launch.log.clone());
+        match Managed::spawn(launch, this, created) {
+            Ok(managed) => self.adopt(managed, epoch),
+            Err(reason) => {
+                tracing::error!(%process, reason, "a process was not started");
+                sockets.withdraw();
+                log.withdraw_files();
+                // It has a record already.
+                self.node.event(Event::Exited(process));
+            }
+        }
     }
 
     /// Takes over a process that stood by: it is this node's now, under `epoch`, and runs.
@@ -416,6 +425,7 @@ impl Reserved {
         let launch = self.processes.table().launching.remove(&self.process);
         launch.map(|(launch, _)| {
             launch.sockets.withdraw();
+            launch.log.withdraw_files();
             launch.origin
         })
     }
