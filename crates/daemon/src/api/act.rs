@@ -12,7 +12,10 @@ use crate::processes::sockets::DRAINING;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
+use futures_util::future::join_all;
 use node::event::{Event, Failure, Reply};
+use overlay::membership::Health;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::api::{MigrateRequest, MoveReport};
@@ -26,6 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const FREEZING: Duration = Duration::from_secs(30);
 /// How long a killed process may take to end: it may be sealed, with a decision to wait for.
 const ENDING: Duration = Duration::from_secs(20);
+
+/// How long a node that accepts connections for a process may take to hear that it is stopped.
+const TELLING: Duration = Duration::from_secs(3);
 
 /// How long the record of a process that is removed may take to go, and its name with it.
 const RELEASING: Duration = Duration::from_secs(5);
@@ -100,6 +106,11 @@ pub async fn act(context: &Context, reference: &str, action: Action) -> Answer {
                 }
             }
             Found::Lost(record) => return with_lost(&context.core, &record, &action).await,
+            Found::There(node, id) if node == context.core.me() => {
+                // Nobody else could say more: it is being started here, or its end is.
+                reference = id.to_string();
+                Some(node)
+            }
             Found::There(node, id) => {
                 reference = id.to_string();
                 match ask(&context.core, node, &reference, &action).await {
@@ -271,12 +282,14 @@ async fn released(core: &Core, managed: &Managed) {
 }
 
 async fn stop(core: &Arc<Core>, managed: &Arc<Managed>, timeout: Duration) -> Done {
-    close_listeners(core, managed).await;
     // Its connections may end, or it may end by itself, or be moved.
     let quiet = async {
         tokio::select! {
-            () = managed.sockets.idle() => Ok(()),
             result = ended(managed) => result,
+            () = async {
+                close_listeners(core, managed).await;
+                managed.sockets.idle().await;
+            } => Ok(()),
         }
     };
     if let Ok(Err(obstacle)) = tokio::time::timeout(timeout, quiet).await {
@@ -287,24 +300,32 @@ async fn stop(core: &Arc<Core>, managed: &Arc<Managed>, timeout: Duration) -> Do
     info(core, managed)
 }
 
-/// Tells every node that accepts connections for it to take no more.
+/// Tells every node that accepts connections for it to take no more. One that is not told loses them
+/// with the process anyway.
 async fn close_listeners(core: &Arc<Core>, managed: &Managed) {
-    let mut anchors: Vec<NodeId> = managed.listeners.iter().map(|l| l.anchor).collect();
-    anchors.sort_unstable();
-    anchors.dedup();
-    for anchor in anchors {
-        if anchor == core.me() {
-            core.anchors.close_listeners(managed.id);
-            continue;
-        }
-        let path = format!("/v1/anchors/{}", managed.id);
-        let none = HeaderMap::new();
-        let told = forward::send(core, anchor, Method::DELETE, &path, none, Body::empty()).await;
-        if let Err(refusal) = told {
-            // Its connections die with it anyway.
-            tracing::warn!(reason = refusal.error.message, "an anchor was not told");
-        }
+    let anchors: BTreeSet<NodeId> = managed.listeners.iter().map(|l| l.anchor).collect();
+    if anchors.contains(&core.me()) {
+        core.anchors.close_listeners(managed.id);
     }
+    let path = &format!("/v1/anchors/{}", managed.id);
+    let others = anchors.into_iter().filter(|anchor| {
+        *anchor != core.me() && core.fleet.borrow().health(*anchor) != Health::Dead
+    });
+    let telling = others.map(|anchor| async move {
+        let none = HeaderMap::new();
+        let told = forward::send(core, anchor, Method::DELETE, path, none, Body::empty());
+        match tokio::time::timeout(TELLING, told).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => {
+                tracing::warn!(reason = refusal.error.message, "an anchor was not told");
+            }
+            Err(_) => {
+                let node = core.node_name(anchor);
+                tracing::warn!(node, "an anchor was not told: it does not answer");
+            }
+        }
+    });
+    join_all(telling).await;
 }
 
 async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {

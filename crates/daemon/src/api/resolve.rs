@@ -101,10 +101,12 @@ pub async fn resolve(context: &Context, reference: &str) -> Result<Found, Refusa
         }
         let owner = record.claim.owner;
         let dead = core.fleet.borrow().health(owner) == overlay::membership::Health::Dead;
-        let what = if dead {
-            Found::Lost(Box::new(record.clone()))
-        } else {
-            Found::There(owner, record.process)
+        let ended_here = core.processes.get(record.process);
+        let what = match ended_here.filter(|_| owner == core.me()) {
+            // Its clients are still being given what it wrote.
+            Some(managed) => Found::Here(managed),
+            None if dead => Found::Lost(Box::new(record.clone())),
+            None => Found::There(owner, record.process),
         };
         let candidate = Candidate {
             id: record.process,
