@@ -25,10 +25,7 @@
 //! (`handle`), what time it is, and asked what to do next (`poll_action`).
 
 pub mod source;
-mod strategy;
 pub mod target;
-
-pub use strategy::Strategy;
 
 use std::time::Duration;
 use wire::directory::{Answer, Operation};

@@ -21,7 +21,7 @@
 //! | TakingBack | the directory has given the process back under a later epoch | the target was faster: it runs there |
 //! | Thawing | the process runs again here, from its sealed snapshot | the process is lost, and its record with it |
 
-use crate::{Config, Question, Reply, Strategy, states};
+use crate::{Config, Question, Reply, states};
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
@@ -195,7 +195,6 @@ pub enum Reason {
 #[derive(Debug)]
 pub struct Source {
     config: Config,
-    strategy: Strategy,
     offer: Offer,
     claim: Claim,
     to: NodeId,
@@ -214,14 +213,7 @@ pub struct Source {
 
 impl Source {
     /// Starts a move of a process that `me` runs under the offer's claim.
-    pub fn new(
-        now: Duration,
-        config: Config,
-        strategy: Strategy,
-        me: NodeId,
-        to: NodeId,
-        offer: Offer,
-    ) -> Self {
+    pub fn new(now: Duration, config: Config, me: NodeId, to: NodeId, offer: Offer) -> Self {
         let claim = Claim {
             owner: me,
             epoch: offer.epoch,
@@ -229,7 +221,6 @@ impl Source {
         };
         let mut source = Self {
             config,
-            strategy,
             claim,
             to,
             state: State::Offering,
@@ -257,11 +248,6 @@ impl Source {
     /// The target.
     pub fn target(&self) -> NodeId {
         self.to
-    }
-
-    /// How it moves the process.
-    pub fn strategy(&self) -> Strategy {
-        self.strategy
     }
 
     /// What to do next.

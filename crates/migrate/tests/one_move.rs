@@ -2,7 +2,7 @@
 
 use migrate::source::{self, Source};
 use migrate::target::{self, Target};
-use migrate::{Config, Question, Strategy};
+use migrate::{Config, Question};
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
@@ -70,7 +70,7 @@ impl World {
         let mut world = World {
             now,
             random: fastrand::Rng::with_seed(seed),
-            source: Source::new(now, config, Strategy::StopAndCopy, S, T, offer),
+            source: Source::new(now, config, S, T, offer),
             target: None,
             record,
             to_source: VecDeque::new(),

@@ -7,13 +7,14 @@
 use crate::directory_client::Patience;
 use crate::processes::Phase;
 use crate::{Effect, Failure, Node, Purpose, Reply, Token};
+use migrate::Question;
 use migrate::source::{self, Source};
 use migrate::target::{self, Target};
-use migrate::{Question, Strategy};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Offer, Step};
 use wire::directory::{Answer, Claim, Record};
+use wire::name::check_name;
 use wire::{ArtefactId, MoveId, NodeId, ProcessId};
 
 /// Moves that ended well and are remembered, for sources that ask again.
@@ -130,7 +131,7 @@ impl Node {
             memory_bytes,
         };
         let config = self.config.moves;
-        let machine = Source::new(now, config, Strategy::StopAndCopy, self.id(), to, offer);
+        let machine = Source::new(now, config, self.id(), to, offer);
         if let Some(entry) = self.processes.get_mut(process) {
             entry.phase = Phase::Moving(id);
         }
@@ -171,7 +172,9 @@ impl Node {
 
     fn consider(&mut self, now: Duration, from: NodeId, id: MoveId, offer: Offer) {
         let limits = self.config.limits;
-        let refusal = if self.processes.get(offer.process).is_some() {
+        let refusal = if let Err(error) = check_name(&offer.name) {
+            Some(format!("the process cannot be called so: {error}"))
+        } else if self.processes.get(offer.process).is_some() {
             Some("the process is known here already; try again".to_owned())
         } else if self.moves.is_arriving(offer.process) {
             Some("an earlier move of the process is still being cleared up here".to_owned())

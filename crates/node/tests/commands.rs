@@ -4,7 +4,7 @@
 use node::{Change, Config, Effect, Event, Failure, Limits, Named, Node, Reply, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use wire::control::{Control, Member, Step};
+use wire::control::{Control, Member, Offer, Step};
 use wire::directory::{Operation, Record};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
@@ -546,15 +546,49 @@ fn strangers_are_not_heard_and_unknown_moves_are_answered() {
             message,
         },
     );
-    let answer =
-        std::iter::from_fn(|| fleet.nodes[0].poll_effect()).find_map(|effect| match effect {
-            Effect::Send {
-                message: Control::Move { id, step },
-                ..
-            } => Some((id, step)),
-            _ => None,
-        });
-    assert!(matches!(answer, Some((MoveId(5), Step::Abort { .. }))));
+    assert!(matches!(
+        answered(&mut fleet),
+        Some((MoveId(5), Step::Abort { .. }))
+    ));
+}
+
+/// The step with which node 0 has answered.
+fn answered(fleet: &mut Fleet) -> Option<(MoveId, Step)> {
+    std::iter::from_fn(|| fleet.nodes[0].poll_effect()).find_map(|effect| match effect {
+        Effect::Send {
+            message: Control::Move { id, step },
+            ..
+        } => Some((id, step)),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_offer_of_a_process_whose_name_is_none_is_refused() {
+    let longest = "x".repeat(1000);
+    for name in ["", "a\0b", "a\x1b[2J", &longest] {
+        let mut fleet = Fleet::new(2, Limits::default());
+        let offer = Offer {
+            process: P,
+            name: name.to_owned(),
+            image: ImageId::default(),
+            artefact: ArtefactId::default(),
+            epoch: Epoch(1),
+            attempt: 1,
+            memory_bytes: 0,
+        };
+        let message = Control::Move {
+            id: MoveId(5),
+            step: Step::Offer(offer),
+        };
+        let from = id(1);
+        fleet.nodes[0].handle(SECOND, Event::Control { from, message });
+        let answer = answered(&mut fleet);
+        assert!(
+            matches!(answer, Some((MoveId(5), Step::Abort { .. }))),
+            "{name:?}: {answer:?}"
+        );
+    }
 }
 
 #[test]
