@@ -18,7 +18,7 @@ pub fn root() -> PathBuf {
 
 /// Whether this is continuous integration, where nothing may be skipped.
 pub fn in_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
 /// Cargo, to be run in the top folder.

@@ -239,7 +239,7 @@ impl fmt::Debug for Ticket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
     /// For programs: `unknown_process`, `unknown_node`, `bad_request`, `not_wasm`, `unsupported`,
-    /// `conflict`, `refused`, `unavailable`, `internal`.
+    /// `conflict`, `id_taken`, `refused`, `unavailable`, `not_here` (between nodes), `internal`.
     pub code: String,
     /// What happened, where, and what to do.
     pub message: String,

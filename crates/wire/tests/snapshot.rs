@@ -39,18 +39,14 @@ fn what_the_release_before_wrote_is_read() {
 }
 
 #[test]
-fn writing_in_slices_and_into_a_writer_gives_the_same_bytes() {
+fn writing_in_slices_gives_the_same_bytes() {
     let snapshot = full();
     let encoder = snapshot.encoder();
     let bytes = snapshot.encode();
     assert_eq!(encoder.slices().collect::<Vec<_>>().concat(), bytes);
     assert_eq!(encoder.total_bytes(), bytes.len() as u64);
-    let mut written = Vec::new();
-    snapshot.encode_into(&mut written).unwrap();
-    assert_eq!(written, bytes);
     let header = Header::read(&bytes[..HEADER_BYTES]).unwrap();
     assert_eq!(header.total_bytes(), bytes.len() as u64);
-    assert_eq!(header.checksum, encoder.checksum());
 }
 
 #[test]

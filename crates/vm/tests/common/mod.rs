@@ -63,7 +63,8 @@ pub fn third_party(name: &str) -> Option<Vec<u8>> {
         }
         None => "LIMOSA_THIRD_PARTY is not set (cargo xtask third-party builds it)".to_owned(),
     };
-    assert!(std::env::var_os("CI").is_none(), "{name}: {reason}");
+    let ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(!ci, "{name}: {reason}");
     println!("skipped: {name}: {reason}");
     None
 }

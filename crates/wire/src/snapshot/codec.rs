@@ -64,7 +64,6 @@ use super::kernel_1::Kernel1;
 use super::references::{self, References};
 use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
-use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -143,7 +142,6 @@ struct Outline {
     /// What precedes each large part, and last what follows them all.
     between: Vec<Vec<u8>>,
     bytes: u64,
-    checksum: [u8; 32],
 }
 
 /// What keeps a snapshot's bytes from being altered on their way.
@@ -210,17 +208,17 @@ impl Outline {
         let mut outline = Outline {
             between,
             bytes: body_bytes + HEADER_BYTES as u64,
-            checksum: NO_CHECKSUM,
         };
+        let mut checksum = NO_CHECKSUM;
         if protection == Protection::Checksum {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&header);
             for slice in outline.slices(snapshot) {
                 hasher.update(slice);
             }
-            outline.checksum = *hasher.finalize().as_bytes();
+            checksum = *hasher.finalize().as_bytes();
         }
-        header.extend(outline.checksum);
+        header.extend(checksum);
         if let Some(first) = outline.between.first_mut() {
             first.splice(..0, header);
         }
@@ -240,19 +238,9 @@ impl Encoder<'_> {
         self.outline.bytes
     }
 
-    /// The checksum in the header.
-    pub fn checksum(&self) -> [u8; 32] {
-        self.outline.checksum
-    }
-
     /// The bytes in order, in as many slices as they lie in.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.outline.slices(self.snapshot)
-    }
-
-    /// Writes the bytes.
-    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        self.slices().try_for_each(|slice| writer.write_all(slice))
     }
 }
 
@@ -301,11 +289,6 @@ impl Snapshot {
             .slices()
             .for_each(|slice| bytes.extend_from_slice(slice));
         bytes
-    }
-
-    /// Writes the snapshot into `writer`.
-    pub fn encode_into(&self, writer: &mut impl Write) -> io::Result<()> {
-        self.encoder().write_to(writer)
     }
 
     /// Reads a snapshot. `bytes` is the whole of it and nothing else. Allocates no more than a
