@@ -32,6 +32,9 @@ pub enum OpenError {
     /// The address makes no sense.
     #[error("`{0}` is not an address to listen on; give ADDR:PORT, as 127.0.0.1:8080")]
     Address(String),
+    /// Too many have listeners here.
+    #[error("this node accepts clients for {0} processes already, its limit; ask another node")]
+    TooMany(usize),
     /// It cannot be listened on.
     #[error("cannot listen on {address}: {}", reason(source))]
     Listen {
@@ -59,6 +62,8 @@ pub struct Anchors {
     /// Who knows where processes are; none where there is one process, here.
     node: Option<LoopHandle>,
     most: usize,
+    /// Processes that are served here at most: of more the node would not hear when they end.
+    most_services: usize,
     started: Instant,
     services: Mutex<HashMap<ProcessId, Service>>,
 }
@@ -118,6 +123,7 @@ impl Anchors {
             switch,
             node,
             most,
+            most_services: node::Limits::default().watched,
             started: Instant::now(),
             services: Mutex::default(),
         })
@@ -133,6 +139,10 @@ impl Anchors {
         process: ProcessId,
         specs: &[ListenSpec],
     ) -> Result<(Opened, Vec<ListenerInfo>), OpenError> {
+        let most = self.most_services;
+        if !specs.is_empty() && self.services().len() >= most {
+            return Err(OpenError::TooMany(most));
+        }
         let mut opened = Opened {
             anchors: self.clone(),
             process,
@@ -395,6 +405,20 @@ mod tests {
             epoch: Epoch(epoch),
             listeners: specs(address),
         }
+    }
+
+    #[tokio::test]
+    async fn no_more_are_served_than_the_node_can_watch() {
+        let mut anchors = Arc::into_inner(anchors()).unwrap();
+        anchors.most_services = 1;
+        let anchors = Arc::new(anchors);
+        assigned(&anchors, 5).await;
+        let refused = anchors.open(ProcessId(2), &specs("127.0.0.1:0")).await;
+        assert!(matches!(refused, Err(OpenError::TooMany(1))));
+        assert!(anchors.open(ProcessId(2), &[]).await.is_ok());
+        anchors.gone(PROCESS, Epoch(5));
+        let opened = anchors.open(ProcessId(2), &specs("127.0.0.1:0")).await;
+        assert!(opened.is_ok());
     }
 
     #[tokio::test]
