@@ -117,7 +117,13 @@ impl fmt::Debug for Fleet {
 }
 
 /// Files that nobody else may read or write.
-const PRIVATE_FILES: [&str; 4] = ["node.key", "fleet.json", "directory.redb", "limosa.log"];
+const PRIVATE_FILES: [&str; 5] = [
+    "node.key",
+    "fleet.json",
+    "directory.redb",
+    "limosa.log",
+    "limosa.log.1",
+];
 
 /// Whether others may get at something of this user's; what belongs to somebody else is an error.
 fn is_open(path: &Path) -> Result<bool, StateError> {

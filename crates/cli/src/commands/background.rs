@@ -20,9 +20,70 @@ const TAIL_BYTES: u64 = 4096;
 /// Before the reason for which a node ends, on its standard output.
 const REASON: &str = "limosa: ";
 
+/// The length of a node's log, in bytes, after which it is moved aside; one older file is kept.
+const MAX_LOG_BYTES: u64 = 16 << 20;
+
 /// The log of a node in the background.
 pub fn log_path(state: &Path) -> PathBuf {
     state.join("limosa.log")
+}
+
+/// The log of a node in the background, as that node writes it.
+pub struct NodeLog {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    most: u64,
+    /// What else goes there: standard error.
+    moved: fn(&File) -> std::io::Result<()>,
+}
+
+impl NodeLog {
+    /// Goes on where the command that started this node has begun.
+    pub fn open(state: &Path) -> std::io::Result<NodeLog> {
+        fn moved(file: &File) -> std::io::Result<()> {
+            Ok(rustix::stdio::dup2_stderr(file)?)
+        }
+        NodeLog::with(log_path(state), MAX_LOG_BYTES, moved)
+    }
+
+    fn with(
+        path: PathBuf,
+        most: u64,
+        moved: fn(&File) -> std::io::Result<()>,
+    ) -> std::io::Result<NodeLog> {
+        let file = append_to(&path)?;
+        Ok(NodeLog {
+            length: file.metadata()?.len(),
+            path,
+            file,
+            most,
+            moved,
+        })
+    }
+
+    fn move_aside(&mut self) -> std::io::Result<()> {
+        fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        self.file = append_to(&self.path)?;
+        (self.moved)(&self.file)
+    }
+}
+
+impl Write for NodeLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.length > self.most {
+            // If it cannot be, it grows on, and is tried again when it is as long once more.
+            self.length = 0;
+            let _ = self.move_aside();
+        }
+        let written = self.file.write(bytes)?;
+        self.length += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Starts `limosa ARGS` in the background and waits until it is ready. The ticket goes through a
@@ -87,6 +148,10 @@ fn open_log(state: &Path, path: &Path) -> std::io::Result<File> {
         .recursive(true)
         .mode(0o700)
         .create(state)?;
+    append_to(path)
+}
+
+fn append_to(path: &Path) -> std::io::Result<File> {
     File::options()
         .create(true)
         .append(true)
@@ -112,6 +177,23 @@ fn said_last(path: &Path, begin: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_log_is_moved_aside_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limosa.log");
+        fs::write(&path, "before\n").unwrap();
+        let mut log = NodeLog::with(path.clone(), 20, |_| Ok(())).unwrap();
+        for number in 0..10 {
+            let line = format!("line {number}\n");
+            log.write_all(line.as_bytes()).unwrap();
+        }
+        let older = fs::read_to_string(path.with_extension("log.1")).unwrap();
+        let log = fs::read_to_string(&path).unwrap();
+        assert_eq!(older, "line 5\nline 6\nline 7\n");
+        assert_eq!(log, "line 8\nline 9\n");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn the_reason_of_a_failure_is_the_last_message_of_this_start() {

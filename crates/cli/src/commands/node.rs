@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use wire::NodeId;
 use wire::api::{NodeInfo, NodeState};
@@ -146,7 +147,7 @@ impl NodeArgs {
             // The terminal's end is not the node's.
             let _ = rustix::process::setsid();
         }
-        log_to_stderr();
+        log_of(self.background.then_some(state.as_path()));
         let config = daemon::NodeConfig {
             state_dir: state.clone(),
             name: self.name.clone().unwrap_or_else(machine_name),
@@ -307,19 +308,24 @@ fn machine_name() -> String {
     wire::name::name_from(name, wire::name::MAX_NAME, "node")
 }
 
-/// Diagnostics go to standard error; LIMOSA_LOG chooses them, as in `LIMOSA_LOG=daemon=debug`.
-fn log_to_stderr() {
+/// Diagnostics go to standard error, or to the log in the state directory that is given; LIMOSA_LOG
+/// chooses them, as in `LIMOSA_LOG=daemon=debug`.
+fn log_of(state: Option<&Path>) {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("LIMOSA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // Fails only if it was done before.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .try_init();
+        .with_ansi(colour);
+    // Without a file standard error has to do: it is the same one, though it grows.
+    let file = state.and_then(|state| background::NodeLog::open(state).ok());
+    // Fails only if it was done before.
+    let _ = match file {
+        Some(file) => log.with_writer(Mutex::new(file)).try_init(),
+        None => log.with_writer(std::io::stderr).try_init(),
+    };
 }
 
 /// Stop the node on this machine, with its processes
