@@ -38,6 +38,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Control, Member};
 use wire::directory::{Answer, Claim, Operation, Record};
+use wire::name::printable;
 use wire::{Epoch, MoveId, NodeId, ProcessId};
 
 /// What an answer of the directory is for.
@@ -306,6 +307,11 @@ impl Node {
                 }
             }
             Control::Answer { request, answer } => {
+                let answer = match answer {
+                    // It is shown to people.
+                    Answer::Failed(why) => Answer::Failed(printable(&why, moves::MAX_REASON)),
+                    answer => answer,
+                };
                 if from == self.config.directory {
                     self.client.handle_answer(now, request, answer);
                 }

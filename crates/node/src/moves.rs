@@ -14,11 +14,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Offer, Step};
 use wire::directory::{Answer, Claim, Record};
-use wire::name::check_name;
+use wire::name::{check_name, printable};
 use wire::{ArtefactId, MoveId, NodeId, ProcessId};
 
 /// Moves that ended well and are remembered, for sources that ask again.
 const REMEMBERED: usize = 256;
+/// Characters of a peer's reason that are shown.
+pub(crate) const MAX_REASON: usize = 400;
 
 #[derive(Debug)]
 struct Out {
@@ -145,6 +147,13 @@ impl Node {
     }
 
     pub(crate) fn handle_step(&mut self, now: Duration, from: NodeId, id: MoveId, step: Step) {
+        let step = match step {
+            // It is shown to people.
+            Step::Abort { reason } => Step::Abort {
+                reason: printable(&reason, MAX_REASON),
+            },
+            step => step,
+        };
         if let Some(out) = self.moves.out.get_mut(&id) {
             if out.machine.target() == from {
                 out.machine.handle(now, source::Input::Step(step));

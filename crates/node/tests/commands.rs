@@ -335,6 +335,21 @@ fn a_target_that_refuses_is_quoted_and_the_process_runs_on() {
 }
 
 #[test]
+fn what_a_target_gives_as_its_reason_is_shown_short_and_harmless() {
+    let mut fleet = Fleet::new(2, Limits::default());
+    fleet.start(0, P, "a");
+    let long = format!("\x1b[2J{}", "x".repeat(4096));
+    fleet.refusal = Some(long.leak());
+    let token = fleet.migrate(0, P, id(1));
+    let shown = fleet.failure(token).to_string();
+    assert!(
+        shown.contains("?[2Jxx") && shown.len() < 1000,
+        "{}",
+        shown.len()
+    );
+}
+
+#[test]
 fn without_the_directory_commands_fail_in_time_and_processes_run_on() {
     let mut fleet = Fleet::new(3, Limits::default());
     fleet.start(1, P, "a");

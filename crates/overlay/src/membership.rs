@@ -352,7 +352,8 @@ impl Membership {
     /// The list of all members must fit into a message, whatever each of them says of itself.
     fn learn(&mut self, now: Duration, mut member: Member, first_hand: bool) {
         let node = member.node;
-        if node == self.me.node || member.address.len() > MAX_ADDRESS_BYTES {
+        let control = member.address.chars().any(char::is_control);
+        if node == self.me.node || control || member.address.len() > MAX_ADDRESS_BYTES {
             return;
         }
         let Some(name) = self.name_for(&member, first_hand) else {
@@ -510,8 +511,10 @@ mod tests {
         membership.handle(SECOND, Event::FirstHand(other.clone()));
         other.name = "fresh".to_owned();
         membership.handle(SECOND, Event::FirstHand(other.clone()));
-        other.address = "x".repeat(1 << 20);
-        membership.handle(SECOND, Event::FirstHand(other.clone()));
+        for address in ["x".repeat(1 << 20), "host\x1b[2J:1".to_owned()] {
+            other.address = address;
+            membership.handle(SECOND, Event::FirstHand(other.clone()));
+        }
         let known = membership.member(other.node).unwrap();
         assert_eq!((&*known.name, &*known.address), ("fresh", "127.0.0.1:3"));
         // Nor by way of the directory's node.

@@ -45,6 +45,15 @@ pub fn name_from(text: &str, most: usize, otherwise: &str) -> String {
     }
 }
 
+/// A text that somebody else wrote, fit for a line of a log or a terminal: so many characters of it,
+/// and none that a terminal would obey.
+pub fn printable(text: &str, most: usize) -> String {
+    text.chars()
+        .take(most)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +68,12 @@ mod tests {
         for name in ["web-1.a_b", "cafe", "7", &"x".repeat(63)] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
+    }
+
+    #[test]
+    fn what_others_wrote_is_short_and_harmless_to_a_terminal() {
+        assert_eq!(printable("a\x1b[2J\r\nb", 100), "a?[2J??b");
+        assert_eq!(printable(&"\u{e9}".repeat(1000), 10).chars().count(), 10);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::NodeId;
 use wire::link::{Hello, MAX_HELLO};
+use wire::name::printable;
 
 /// Connections that have not said hello yet.
 const MAX_PENDING: usize = 256;
@@ -218,12 +219,4 @@ async fn introduce(
         from,
         place,
     })
-}
-
-/// A peer's text, fit for a log line: so many characters of it.
-pub fn printable(text: &str, most: usize) -> String {
-    text.chars()
-        .take(most)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }

@@ -1,6 +1,6 @@
 //! Becoming a member: the joiner proves that it knows the secret in the ticket.
 
-use super::accept::{Accepted, printable};
+use super::accept::Accepted;
 use super::tally::Tally;
 use super::transport::{PATIENCE, read_frame};
 use super::{Dialler, OpenError};
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use wire::NodeId;
 use wire::control::Member;
 use wire::link::{Join, JoinReply, LinkKind, MAX_CONTROL, Secret, decode, write_frame};
-use wire::name::check_name;
+use wire::name::{check_name, printable};
 use wire::ticket::Ticket;
 
 /// How long the host may take to admit: the directory's store writes it down first.
@@ -121,8 +121,9 @@ pub async fn answer<F: Future<Output = Result<Vec<Member>, String>>>(
             return Err("the request names another node than its sender".to_owned());
         }
         check_name(&member.name).map_err(|error| format!("the node's name: {error}"))?;
-        if !(1..=MAX_TEXT).contains(&member.address.len()) {
-            return Err("the node's address is empty or too long".to_owned());
+        let control = member.address.chars().any(char::is_control);
+        if control || !(1..=MAX_TEXT).contains(&member.address.len()) {
+            return Err("the node's address is empty, too long, or none".to_owned());
         }
         let name = member.name.clone();
         let members = admit(member).await?;
