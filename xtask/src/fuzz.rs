@@ -9,7 +9,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The targets of fuzz/Cargo.toml.
-pub const TARGETS: &[&str] = &["snapshot", "link_frames", "ticket", "pass"];
+pub const TARGETS: &[&str] = &[
+    "snapshot",
+    "checkpoint",
+    "run_body",
+    "link_frames",
+    "ticket",
+    "pass",
+];
 
 /// What is needed to fuzz.
 pub struct Fuzzer {

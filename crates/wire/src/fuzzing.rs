@@ -3,10 +3,13 @@
 //! `cargo fuzz` runs them with a nightly toolchain; the tests run them over the corpus in
 //! `fuzz/corpus/` and over mutations of it.
 
+use crate::api::run_body;
+use crate::checkpoint::{self, Checkpoint};
 use crate::control::Control;
 use crate::frame::StreamFrame;
 use crate::link::{
-    self, BulkHeader, FrameReader, Hello, Join, JoinReply, LinkError, MAX_CONTROL, MAX_STREAM,
+    self, BulkHeader, FrameReader, Hello, Join, JoinReply, LinkError, Luggage, MAX_CONTROL,
+    MAX_STREAM,
 };
 use crate::snapshot::{HEADER_BYTES, Snapshot, fix_header};
 use crate::ticket::Ticket;
@@ -53,6 +56,7 @@ pub fn link_frames(data: &[u8]) {
         2 => check_frames::<Join>(data, step, MAX_CONTROL),
         3 => check_frames::<JoinReply>(data, step, MAX_CONTROL),
         4 => check_frames::<BulkHeader>(data, step, MAX_CONTROL),
+        6 => check_frames::<Luggage>(data, step, MAX_CONTROL),
         _ => {
             if let Ok(hello) = Hello::decode(data) {
                 let _ = hello.agree();
@@ -103,6 +107,37 @@ fn read_all<T: DeserializeOwned>(
         }
     }
     (messages, None)
+}
+
+/// A checkpoint file as given, then with its checksum made right.
+pub fn checkpoint(data: &[u8]) {
+    check_checkpoint(data);
+    let mut data = data.to_vec();
+    checkpoint::fix_checksum(&mut data);
+    check_checkpoint(&data);
+}
+
+fn check_checkpoint(data: &[u8]) {
+    match Checkpoint::decode(data) {
+        Ok(checkpoint) => {
+            let again = checkpoint.encode().expect("what was read can be written");
+            assert_eq!(Checkpoint::decode(&again), Ok(checkpoint));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The body of a request to run.
+pub fn run_body(data: &[u8]) {
+    match run_body::decode(data) {
+        Ok(body) => {
+            // Its specification may be longer than one may be when it is written another way.
+            if let Ok(again) = run_body::encode(&body.spec, &body.files, body.module) {
+                assert_eq!(run_body::decode(&again), Ok(body));
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// A ticket's text.

@@ -5,11 +5,15 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use support::{birth, full, mutate, with_references};
+use wire::api::run_body;
+use wire::api::{FileSpec, ListenSpec, ListenerInfo, RunSpec};
+use wire::checkpoint::{Checkpoint, Head};
 use wire::control::{Control, Member, Offer, Step};
 use wire::directory::{Answer, Claim, Operation, Record};
 use wire::frame::{Body, End, ResetReason, StreamFrame};
 use wire::link::{
-    BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, MAX_CONTROL, Secret, write_frame,
+    BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, Luggage, MAX_CONTROL, Secret,
+    write_frame,
 };
 use wire::ticket::Ticket;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId, fuzzing};
@@ -53,6 +57,62 @@ fn no_bytes_break_the_snapshot_decoder() {
         ("references", with_references().encode()),
     ];
     run("snapshot", fuzzing::snapshot, seeds);
+}
+
+#[test]
+fn no_bytes_break_the_reading_of_checkpoints() {
+    let snapshot = birth().encode();
+    let head = Head {
+        process: ProcessId(1),
+        name: "web".to_owned(),
+        listeners: vec!["127.0.0.1:8080".to_owned()],
+    };
+    let file = |module: &[u8]| {
+        let head = head.clone();
+        let checkpoint = Checkpoint {
+            head,
+            snapshot: &snapshot,
+            module,
+        };
+        checkpoint.encode().unwrap()
+    };
+    let seeds = vec![("module", file(b"\0asm\x01\0\0\0")), ("empty", file(b""))];
+    run("checkpoint", fuzzing::checkpoint, seeds);
+}
+
+#[test]
+fn no_bytes_break_the_reading_of_requests_to_run() {
+    let file = |path: &str, link: Option<&str>, directory, length| FileSpec {
+        path: path.to_owned(),
+        directory,
+        link: link.map(str::to_owned),
+        length,
+    };
+    let spec = RunSpec {
+        name: Some("web".to_owned()),
+        args: vec!["web.wasm".to_owned(), "-v".to_owned()],
+        env: vec!["HOME=/".to_owned()],
+        listen: vec![ListenSpec {
+            address: "127.0.0.1:0".to_owned(),
+            name: "main".to_owned(),
+        }],
+        files: vec![
+            file("/data", None, true, 0),
+            file("/data/a", None, false, 5),
+            file("/data/b", Some("a"), false, 0),
+        ],
+        on: Some("north".to_owned()),
+    };
+    let files: [&[u8]; 3] = [b"", b"hello", b""];
+    let module = b"\0asm\x01\0\0\0";
+    let seeds = vec![
+        ("files", run_body::encode(&spec, &files, module).unwrap()),
+        (
+            "plain",
+            run_body::encode(&RunSpec::default(), &[], module).unwrap(),
+        ),
+    ];
+    run("run_body", fuzzing::run_body, seeds);
 }
 
 #[test]
@@ -198,6 +258,21 @@ fn no_bytes_break_the_reading_of_links() {
         what: BulkKind::Snapshot,
         length: 1 << 23,
     };
+    let luggage = Luggage {
+        listeners: vec![ListenerInfo {
+            name: "main".to_owned(),
+            anchor: node,
+            anchor_name: "north".to_owned(),
+            anchor_incarnation: 4,
+            address: "192.0.2.1:80".to_owned(),
+            open: true,
+        }],
+        born_ns: 1 << 60,
+        moves: 2,
+        log_end: 4096,
+        frozen_ns: 1_000_000,
+        console: None,
+    };
     let mut hello = Vec::new();
     Hello::new(LinkKind::Control, "north", 4)
         .write_frame(&mut hello)
@@ -211,6 +286,7 @@ fn no_bytes_break_the_reading_of_links() {
         ("join", frames(2, &[join])),
         ("reply", frames(3, &replies)),
         ("bulk", frames(4, &[bulk])),
+        ("luggage", frames(6, &[luggage])),
         ("hello", hello),
     ];
     run("link_frames", fuzzing::link_frames, seeds);
