@@ -1,8 +1,8 @@
 //! Loaded programs: compiled once per image, shared by all who run it.
 
-use crate::store::images::Images;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::store::images::{Images, MAX_UNUSED_BYTES};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::OnceCell;
 use vm::{Engine, Image, LoadError};
 use wire::ImageId;
@@ -26,21 +26,76 @@ pub enum Unloadable {
 
 type Cell = Arc<OnceCell<Arc<Image>>>;
 
-/// Loads images, each once at a time.
+/// Loads images, each once at a time. Modules that nothing here uses are kept up to a limit.
 #[derive(Debug)]
 pub struct Loader {
     engine: Engine,
     images: Images,
-    loaded: Mutex<VecDeque<(ImageId, Cell)>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// Which images are loaded, and which are used.
+#[derive(Debug, Default)]
+struct Known {
+    /// The latest used first.
+    loaded: VecDeque<(ImageId, Cell)>,
+    /// Whatever runs, or is about to, has its image.
+    alive: HashMap<ImageId, Weak<Image>>,
+    /// How many are about to load each.
+    wanted: HashMap<ImageId, usize>,
+}
+
+impl Known {
+    fn is_used(&self, image: ImageId) -> bool {
+        let mut cells = self.loaded.iter().filter(|(id, _)| *id == image);
+        // That it stays loaded for later is no use.
+        let kept = usize::from(cells.any(|(_, cell)| cell.initialized()));
+        let alive = self.alive.get(&image).map_or(0, Weak::strong_count);
+        alive > kept || self.wanted.contains_key(&image)
+    }
+}
+
+/// An image that somebody is about to load: its module stays where it is until this is dropped.
+#[derive(Debug)]
+pub struct Wanted {
+    known: Arc<Mutex<Known>>,
+    image: ImageId,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.wanted.get_mut(&self.image) {
+            *count -= 1;
+            if *count == 0 {
+                known.wanted.remove(&self.image);
+            }
+        }
+    }
 }
 
 impl Loader {
     /// A loader of the images in a store.
     pub fn new(engine: Engine, images: Images) -> Loader {
-        Loader {
+        let loader = Loader {
             engine,
             images,
-            loaded: Mutex::default(),
+            known: Arc::default(),
+        };
+        shrink(&loader.known, &loader.images, MAX_UNUSED_BYTES);
+        loader
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The image is going to be loaded.
+    pub fn want(&self, image: ImageId) -> Wanted {
+        *self.known().wanted.entry(image).or_default() += 1;
+        Wanted {
+            known: self.known.clone(),
+            image,
         }
     }
 
@@ -64,8 +119,13 @@ impl Loader {
             blocking(move || Ok(crate::store::images::id_of(&module))).await?
         };
         let loaded = self.load_with(image, Some(module.clone())).await?;
-        let images = self.images.clone();
-        blocking(move || images.put(&module).map_err(Unloadable::Store)).await?;
+        let (images, known) = (self.images.clone(), self.known.clone());
+        let put = move || {
+            images.put(&module).map_err(Unloadable::Store)?;
+            shrink(&known, &images, MAX_UNUSED_BYTES);
+            Ok(())
+        };
+        blocking(put).await?;
         Ok(loaded)
     }
 
@@ -79,6 +139,7 @@ impl Loader {
         image: ImageId,
         module: Option<bytes::Bytes>,
     ) -> Result<Arc<Image>, Unloadable> {
+        let _wanted = self.want(image);
         let cell = self.cell(image);
         let load = || {
             let (engine, images) = (self.engine.clone(), self.images.clone());
@@ -94,22 +155,37 @@ impl Loader {
                 Ok(engine.load(module)?)
             })
         };
-        cell.get_or_try_init(load).await.cloned()
+        let loaded = cell.get_or_try_init(load).await.cloned()?;
+        let mut known = self.known();
+        known.alive.retain(|_, image| image.strong_count() > 0);
+        known.alive.insert(image, Arc::downgrade(&loaded));
+        Ok(loaded)
     }
 
     fn cell(&self, image: ImageId) -> Cell {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
+        let Known { loaded, alive, .. } = &mut *known;
         let place = loaded.iter().position(|(id, _)| *id == image);
-        let entry = match place.and_then(|place| loaded.remove(place)) {
-            Some(entry) => entry,
-            None => (image, Cell::default()),
-        };
+        let entry = place.and_then(|place| loaded.remove(place));
+        // What runs is not loaded anew.
+        let running = || alive.get(&image).and_then(Weak::upgrade);
+        let entry = entry.unwrap_or_else(|| (image, Arc::new(OnceCell::new_with(running()))));
         let cell = entry.1.clone();
         // The latest used first.
         loaded.push_front(entry);
         loaded.truncate(KEPT);
         cell
     }
+}
+
+/// Removes stored modules that nothing uses, until they have no more than `most` bytes.
+fn shrink(known: &Mutex<Known>, images: &Images, most: u64) {
+    images.shrink(most, |image, act| {
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_used(image) {
+            act();
+        }
+    });
 }
 
 /// Runs what computes or waits for the disk on a thread that may.
@@ -119,5 +195,33 @@ pub async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Unloadable::Store(format!("loading failed: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_module_stays_for_as_long_as_somebody_uses_its_image_or_is_about_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::new(vm::Config::default()).unwrap();
+        let loader = Loader::new(engine, Images::new(directory.path()));
+        let text = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
+        let module = wat::parse_str(text).unwrap();
+        let used = loader.add(module.into()).await.unwrap();
+        let id = used.id();
+        let shrink = || shrink(&loader.known, &loader.images, 0);
+        shrink();
+        assert!(loader.images.has(id));
+        // The background may still compile its other half.
+        used.prepare_thaw().unwrap();
+        let wanted = loader.want(id);
+        drop(used);
+        shrink();
+        assert!(loader.images.has(id));
+        drop(wanted);
+        shrink();
+        assert!(!loader.images.has(id));
     }
 }

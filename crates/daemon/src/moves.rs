@@ -16,7 +16,8 @@ pub use arrivals::Arrivals;
 
 use crate::core::Core;
 use crate::links::bulk::BulkOut;
-use crate::loader::{Unloadable, blocking};
+use crate::loader::{Unloadable, Wanted, blocking};
+use crate::processes::Reserved;
 use crate::processes::console::Console;
 use crate::processes::log::Log;
 use crate::processes::managed::{Launch, Managed, Origin, Sealed};
@@ -72,6 +73,7 @@ struct Incoming {
     receiver: AbortHandle,
     /// The process, once it stands by.
     standing: Arc<Standing>,
+    _reserved: Reserved,
 }
 
 impl Moves {
@@ -180,7 +182,9 @@ impl Moves {
 
     /// Target: whether the process can come here.
     pub fn consider(&mut self, id: MoveId, from: NodeId, offer: Offer) {
-        let result = self.room_for(&offer).map(|()| {
+        let result = self.room_for(&offer).map(|reserved| {
+            // Before it is looked for: from now on it stays.
+            let image = self.core.loader.want(offer.image);
             let need_image = !self.core.loader.images().has(offer.image);
             let (prepare, prepared) = oneshot::channel();
             let standing = Arc::new(Standing::default());
@@ -190,6 +194,7 @@ impl Moves {
                 id,
                 offer,
                 need_image,
+                _image: image,
                 parts,
                 standing: standing.clone(),
             };
@@ -198,6 +203,7 @@ impl Moves {
                 prepare: Some(prepare),
                 receiver,
                 standing,
+                _reserved: reserved,
             };
             self.incoming.insert(id, incoming);
             need_image
@@ -205,21 +211,19 @@ impl Moves {
         self.core.node.event(Event::Considered { id, result });
     }
 
-    fn room_for(&self, offer: &Offer) -> Result<(), String> {
+    fn room_for(&self, offer: &Offer) -> Result<Reserved, String> {
         if self.core.shutdown.is_cancelled() {
             return Err("the node is shutting down".to_owned());
         }
-        if self.core.processes.running(offer.process).is_some() {
-            return Err("the process is on this node already".to_owned());
-        }
-        self.core.processes.room()?;
+        let reserved = self.core.processes.reserve(offer.process);
+        let reserved = reserved.map_err(|error| error.to_string())?;
         match available_memory() {
             Some(available) if available < offer.memory_bytes => Err(format!(
                 "the process has {} MiB of memory, the node has {} MiB left",
                 offer.memory_bytes >> 20,
                 available >> 20
             )),
-            _ => Ok(()),
+            _ => Ok(reserved),
         }
     }
 
@@ -236,8 +240,12 @@ impl Moves {
 
     /// Target: the process is this node's and runs.
     pub fn activate(&mut self, id: MoveId, process: ProcessId, epoch: Epoch) {
-        let standing = self.incoming.remove(&id);
-        match standing.and_then(|incoming| incoming.standing.get()) {
+        // Its place is kept until it is listed.
+        let incoming = self.incoming.remove(&id);
+        match incoming
+            .as_ref()
+            .and_then(|incoming| incoming.standing.get())
+        {
             Some(managed) => {
                 self.core.processes.adopt(managed.clone(), epoch);
                 // Of those that died before it came, nobody else gives its clients up.
@@ -375,6 +383,7 @@ struct Receive {
     id: MoveId,
     offer: Offer,
     need_image: bool,
+    _image: Wanted,
     parts: mpsc::Receiver<Arrived>,
     standing: Arc<Standing>,
 }

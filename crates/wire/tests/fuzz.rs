@@ -102,6 +102,10 @@ fn no_bytes_break_the_reading_of_requests_to_run() {
             file("/data/b", Some("a"), false, 0),
         ],
         on: Some("north".to_owned()),
+        attach: Some(wire::api::Terminals {
+            stdin: true,
+            ..wire::api::Terminals::default()
+        }),
     };
     let files: [&[u8]; 3] = [b"", b"hello", b""];
     let module = b"\0asm\x01\0\0\0";

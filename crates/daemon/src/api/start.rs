@@ -10,6 +10,7 @@ use super::{Answer, Context, Refusal, error, forward, header, json};
 use crate::anchors::Opened;
 use crate::core::Core;
 use crate::loader::{Unloadable, blocking};
+use crate::processes::NoPlace;
 use crate::processes::console::Console;
 use crate::processes::log::Log;
 use crate::processes::managed::{Launch, Managed, Origin};
@@ -261,8 +262,10 @@ impl Start {
     async fn perform(self, core: &Arc<Core>, mut origin: Origin) -> Result<ProcessInfo, Refusal> {
         let (id, again, mut name) = (self.id, self.again, self.name.clone());
         // Until it is listed: whoever comes meanwhile must not touch what is made under this id.
-        let reserved = core.processes.reserve(id);
-        let reserved = reserved.ok_or_else(|| Refusal::id_taken(id))?;
+        let reserved = core.processes.reserve(id).map_err(|error| match error {
+            NoPlace::Taken => Refusal::id_taken(id),
+            NoPlace::Full(reason) => Refusal::unavailable(reason),
+        })?;
         loop {
             let sockets = match &origin {
                 Origin::Birth(birth) => {

@@ -51,7 +51,7 @@ pub struct Processes {
 #[derive(Default)]
 struct Table {
     listed: HashMap<ProcessId, Arc<Managed>>,
-    /// Ids under which a request is making a process.
+    /// Ids under which a request or a move is making a process.
     reserved: HashSet<ProcessId>,
     /// Made ready by such a request, waiting for the node's leave.
     launching: HashMap<ProcessId, (Launch, oneshot::Sender<Result<(), String>>)>,
@@ -61,6 +61,20 @@ struct Table {
 }
 
 impl Table {
+    /// Whether one more may run, or be made to: at most `most` do.
+    fn room(&self, most: usize) -> Result<(), String> {
+        let runs = |id: &ProcessId| self.listed.contains_key(id) && !self.ends.contains_key(id);
+        let running = self.listed.len().saturating_sub(self.ends.len());
+        let making = self.reserved.iter().filter(|id| !runs(id)).count();
+        let count = running + making;
+        if count >= most {
+            return Err(format!(
+                "the node runs {count} processes already, its limit; end some, or choose another node"
+            ));
+        }
+        Ok(())
+    }
+
     /// Lists a process that has ended.
     fn list_ended(&mut self, managed: Arc<Managed>) {
         self.ended += 1;
@@ -172,24 +186,23 @@ impl Processes {
 
     /// Whether one more may run here.
     pub fn room(&self) -> Result<(), String> {
-        let table = self.table();
-        let running = table.listed.len() - table.ends.len() + table.launching.len();
-        if running >= self.most {
-            return Err(format!(
-                "the node runs {running} processes already, its limit; end some, or choose another node"
-            ));
-        }
-        Ok(())
+        self.table().room(self.most)
     }
 
-    /// Keeps an id for one request, before it opens anything under it. None if a process of this id
-    /// runs here or is being made.
-    pub fn reserve(&self, process: ProcessId) -> Option<Reserved> {
-        let processes = self.this.upgrade()?;
+    /// Keeps an id, and room, for one request or move, before it opens anything under that id.
+    pub fn reserve(&self, process: ProcessId) -> Result<Reserved, NoPlace> {
+        let ending = || NoPlace::Full("the node is shutting down".to_owned());
+        let processes = self.this.upgrade().ok_or_else(ending)?;
         let mut table = self.table();
         let listed = table.listed.get(&process);
         let runs = listed.is_some_and(|managed| !managed.has_ended());
-        (!runs && table.reserved.insert(process)).then(|| Reserved { processes, process })
+        if runs || table.reserved.contains(&process) {
+            return Err(NoPlace::Taken);
+        }
+        table.room(self.most).map_err(NoPlace::Full)?;
+        table.reserved.insert(process);
+        drop(table);
+        Ok(Reserved { processes, process })
     }
 
     /// Starts what was made ready.
@@ -256,13 +269,21 @@ impl Processes {
         self.remove_files(process);
     }
 
-    /// Removes what is on disk of a process that is not listed any more.
+    /// Removes what is on disk of a process that is not listed any more. One that is being made under
+    /// its id has the log open already.
     fn remove_files(&self, process: ProcessId) {
         let _files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held to the end: whoever makes one comes after that.
+        let table = self.table();
         let log = self.log_path(process);
-        for path in [log::aside(&log), log, ends::path(&self.logs, process)] {
-            // Most have no older part.
-            let _ = std::fs::remove_file(path);
+        if !table.ends.contains_key(&process) {
+            let _ = std::fs::remove_file(ends::path(&self.logs, process));
+        }
+        if !table.reserved.contains(&process) && !table.listed.contains_key(&process) {
+            for path in [log::aside(&log), log] {
+                // Most have no older part.
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 
@@ -405,7 +426,18 @@ impl Processes {
     }
 }
 
-/// An id under which one request makes a process, and no other until this is dropped.
+/// Why no process can be made here under an id.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPlace {
+    /// One runs here, or is being made.
+    #[error("the process is on this node already")]
+    Taken,
+    /// There are too many.
+    #[error("{0}")]
+    Full(String),
+}
+
+/// An id under which one request or move makes a process, and no other until this is dropped.
 pub struct Reserved {
     processes: Arc<Processes>,
     process: ProcessId,
@@ -508,5 +540,34 @@ mod tests {
         end(&mut table, 5, 0);
         assert_eq!(table.drop_oldest(9, 1), [ProcessId(4)]);
         assert_eq!((table.ends.len(), table.listed.len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_being_made_counts_among_what_may_run_and_keeps_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let switch = Switch::new(crate::local::alone().unwrap());
+        let (node, _inputs) = crate::node_loop::channel();
+        let processes = Processes::new(node, &switch, directory.path(), 2);
+        let first = processes.reserve(ProcessId(1)).unwrap();
+        assert!(matches!(
+            processes.reserve(ProcessId(1)),
+            Err(NoPlace::Taken)
+        ));
+        let second = processes.reserve(ProcessId(2)).unwrap();
+        assert!(matches!(
+            processes.reserve(ProcessId(3)),
+            Err(NoPlace::Full(_))
+        ));
+        assert!(processes.room().is_err());
+        // Its earlier life is forgotten while the next is made.
+        let log = processes.log_path(ProcessId(1));
+        std::fs::write(&log, b"of both").unwrap();
+        processes.forget(ProcessId(1));
+        assert!(log.exists());
+        drop(first);
+        processes.forget(ProcessId(1));
+        assert!(!log.exists());
+        assert!(processes.reserve(ProcessId(3)).is_ok());
+        drop(second);
     }
 }
