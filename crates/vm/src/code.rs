@@ -5,23 +5,22 @@
 //! after another. (Pulley polls an ordinary memory, which belongs to a store: there each instance
 //! is linked anew.)
 
-use crate::engine::{Flags, Side};
+use crate::engine::Side;
 use crate::kernel::Context;
 use crate::machine::at_once;
-use crate::memory::{Flag, Shelves, Slot, Source, collect, shared_flag, wipe};
+use crate::memory::{Flag, FlagMemory, Shelves, Slot, Source, collect};
 use freeze::interface::{self as seam, Interface};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use wasmtime::{Extern, Instance, InstancePre, Linker, Module, ModuleExport, SharedMemory, Store};
+use wasmtime::{Extern, Instance, InstancePre, Linker, Module, ModuleExport, Store};
 
-/// Seats that wait for their next instance, of all modules together. Each takes the address space of
-/// a memory.
+/// Seats that wait for their next instance, of all modules together.
 const FREE_SEATS: usize = 1024;
 
 /// A module linked with a flag memory.
 struct Seat {
     module: InstancePre<Context>,
-    flag: SharedMemory,
+    flag: Flag,
 }
 
 /// The free seats of an engine, by module.
@@ -49,7 +48,7 @@ struct Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let (Some(seat), Some(code)) = (self.seat.take(), self.code.upgrade()) {
-            wipe(&seat.flag);
+            seat.flag.wipe();
             let gone = self.home.lock().put(*code, seat);
             drop(gone);
         }
@@ -139,16 +138,14 @@ impl Code {
         store: &mut Store<Context>,
         sources: Vec<Source>,
     ) -> wasmtime::Result<(Instance, Flag, Vec<Arc<Slot>>)> {
-        match &side.flags {
-            Flags::Shared => self.instantiate_in_seat(side, store, sources),
-            Flags::Plain(flags) => {
-                let (flag, import) = flags.make(store)?;
-                let imports = self.imports(side, store, &import)?;
-                let instantiate = Instance::new_async(&mut *store, &self.module, &imports);
-                let (instance, slots) = collect(sources, || at_once(instantiate));
-                Ok((instance?, flag, slots))
-            }
+        if side.flags.shared() {
+            return self.instantiate_in_seat(side, store, sources);
         }
+        let FlagMemory { flag, import } = side.flags.make(store)?;
+        let imports = self.imports(side, store, &import)?;
+        let instantiate = Instance::new_async(&mut *store, &self.module, &imports);
+        let (instance, slots) = collect(sources, || at_once(instantiate));
+        Ok((instance?, flag, slots))
     }
 
     fn instantiate_in_seat(
@@ -164,21 +161,20 @@ impl Code {
         };
         let instantiate = || at_once(seat.module.instantiate_async(&mut *store));
         let (instance, slots) = collect(sources, instantiate);
-        let flag = Flag::Shared {
-            memory: seat.flag.clone(),
-            _keeper: Arc::new(Lent {
-                seat: Some(seat),
-                code: Arc::downgrade(&self.id),
-                home: Arc::clone(&self.seats),
-            }),
+        let flag = seat.flag.clone();
+        let lent = Lent {
+            seat: Some(seat),
+            code: Arc::downgrade(&self.id),
+            home: Arc::clone(&self.seats),
         };
+        let flag = flag.kept_by(Arc::new(lent));
         Ok((instance?, flag, slots))
     }
 
-    fn new_seat(&self, side: &Side, store: &Store<Context>) -> wasmtime::Result<Seat> {
-        let flag = shared_flag(&side.engine)?;
+    fn new_seat(&self, side: &Side, store: &mut Store<Context>) -> wasmtime::Result<Seat> {
+        let FlagMemory { flag, import } = side.flags.make(store)?;
         let mut linker = self.linker.lock().unwrap_or_else(PoisonError::into_inner);
-        linker.define(store, seam::MODULE, seam::FLAG_MEMORY, flag.clone())?;
+        linker.define(store, seam::MODULE, seam::FLAG_MEMORY, import)?;
         let module = linker.instantiate_pre(&self.module)?;
         Ok(Seat { module, flag })
     }

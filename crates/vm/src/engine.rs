@@ -15,7 +15,7 @@
 use crate::cache::Cache;
 use crate::code::Seats;
 use crate::kernel::{Context, Interface};
-use crate::memory::{Creator, ENGINE_HEAP_BYTES, PlainFlags, Pool, Stacks};
+use crate::memory::{Creator, ENGINE_HEAP_BYTES, Flags, Pool, Stacks};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wasmtime::{Linker, OptLevel};
@@ -127,14 +127,6 @@ pub(crate) struct Side {
     pub seats: Arc<Seats>,
 }
 
-/// What kind of memory compiled code polls.
-pub(crate) enum Flags {
-    /// One that belongs to no store.
-    Shared,
-    /// One in the store of the instance.
-    Plain(PlainFlags),
-}
-
 /// The pass's kind of poll.
 fn poll_of(config: &Config) -> freeze::Poll {
     match (config.polls, config.backend) {
@@ -193,12 +185,8 @@ impl Side {
         }
         let engine = wasmtime::Engine::new(&settings)?;
         let linker = Interface::linker(&engine)?;
-        let flags = match poll_of(config) {
-            freeze::Poll::Atomic => Flags::Shared,
-            freeze::Poll::Plain | freeze::Poll::Countdown => {
-                Flags::Plain(PlainFlags::new(&engine)?)
-            }
-        };
+        let shared = poll_of(config) == freeze::Poll::Atomic;
+        let flags = Flags::new(&engine, shared)?;
         Ok(Side {
             engine,
             linker,

@@ -5,6 +5,8 @@
 //! into them; or the very slots of an instance that is replaced (a thaw in place), which goes on in
 //! the same memory without copying a byte.
 
+use super::exhausted::exhausted;
+use super::flag::Flag;
 use super::pages::Pages;
 use super::pool::Pool;
 use super::slot::Slot;
@@ -28,6 +30,8 @@ pub(crate) enum Source {
     Pages(Arc<Pages>),
     /// The slot of an instance with the same memories, which does not run any more.
     Slot(Arc<Slot>),
+    /// A flag memory.
+    Flag(Flag),
 }
 
 #[derive(Default)]
@@ -72,13 +76,11 @@ impl Creator {
             Some(Source::Slot(slot)) => Ok(slot),
             Some(Source::Pages(pages)) => Slot::of_pages(&pages, room).map(Arc::new),
             None => Slot::of_zeros(&self.pool, minimum, room).map(Arc::new),
+            Some(Source::Flag(_)) => return Err("a flag memory is no slot".to_owned()),
         };
         let slot = slot.map_err(|error| {
-            format!(
-                "cannot reserve {} bytes of address space for a memory: {error}; see \
-                 vm.max_map_count and the limit of address space",
-                room.capacity
-            )
+            let what = format!("a memory in {} bytes of address space", room.capacity);
+            exhausted(&what, &error)
         })?;
         if slot.size() < minimum || slot.room() != room {
             return Err("a memory is smaller than the program declares".to_owned());
@@ -87,8 +89,8 @@ impl Creator {
     }
 }
 
-// SAFETY: a slot is page-aligned address space of the capacity and guard that are asked for, never
-// moves, and lives until the last user lets go of it. It is not always zero at first, but the
+// SAFETY (of flag memories, see there): a slot is page-aligned address space of the capacity and
+// guard that are asked for, never moves, and lives until the last user lets go of it. It is not always zero at first, but the
 // modules that run here initialise no memory themselves: what is there at first is what their
 // memories hold.
 unsafe impl MemoryCreator for Creator {
@@ -108,6 +110,9 @@ unsafe impl MemoryCreator for Creator {
         }
         COLLECTING.with_borrow_mut(|collecting| {
             let source = collecting.as_mut().and_then(|it| it.sources.pop_front());
+            if let Some(Source::Flag(flag)) = source {
+                return Ok(Box::new(flag) as Box<dyn LinearMemory>);
+            }
             let slot = self.slot(source, minimum, room)?;
             if let Some(collecting) = collecting {
                 collecting.made.push(Arc::clone(&slot));

@@ -7,6 +7,8 @@
 //! - [`creator`]: how the engine gets slots, and how an instance takes over those of another;
 //! - [`stacks`]: the native stacks that programs run on;
 //! - [`flag`]: the word by which any thread asks compiled code to freeze;
+//! - [`slab`]: many stacks, or many flags, in one mapping; [`exhausted`]: what to say when the system
+//!   gives no more;
 //! - [`budget`]: how much memory a process has and may have;
 //! - [`space`]: address space, which all of these are made of.
 //!
@@ -15,11 +17,13 @@
 
 mod budget;
 mod creator;
+mod exhausted;
 mod flag;
 mod pagemap;
 mod pages;
 mod pool;
 mod shelves;
+mod slab;
 mod slot;
 mod space;
 mod stacks;
@@ -28,7 +32,7 @@ mod tests;
 
 pub use budget::Budget;
 pub(crate) use creator::{Creator, ENGINE_HEAP_BYTES, Source, collect};
-pub(crate) use flag::{Flag, PlainFlags, shared_flag, wipe};
+pub(crate) use flag::{Flag, FlagMemory, Flags};
 pub(crate) use pages::Pages;
 pub(crate) use pool::Pool;
 pub(crate) use shelves::Shelves;

@@ -15,7 +15,9 @@
 use super::pagemap::{Pagemap, Region};
 use super::pages::Pages;
 use super::shelves::Shelves;
+use super::slab::Slabs;
 use super::space::{Room, Space};
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +29,12 @@ const RESTORED_BYTES: usize = 256 << 10;
 const RESIDENT_BYTES: usize = 64 << 20;
 /// Free slots. Each takes a few mappings, of which a system allows some 65,000.
 const FREE_SLOTS: usize = 1024;
+
+/// New slots for which address space is reserved at a time, up to what size of slot, and for how many
+/// different ones.
+const SLAB_SLOTS: usize = 16;
+const SLAB_BYTES: usize = 5 << 30;
+const SLAB_ROOMS: usize = 4;
 
 /// Which free slots are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +81,8 @@ struct Kept {
 pub(crate) struct Pool {
     pagemap: Option<Pagemap>,
     kept: Mutex<Kept>,
+    /// Address space for new slots.
+    slabs: Mutex<HashMap<Room, Arc<Slabs>>>,
 }
 
 impl Pool {
@@ -94,6 +104,7 @@ impl Pool {
                 shelves: Shelves::new(FREE_SLOTS),
                 resident: 0,
             }),
+            slabs: Mutex::default(),
         })
     }
 
@@ -114,7 +125,7 @@ impl Pool {
             }
         }
         drop(kept);
-        let space = Space::new(room)?;
+        let space = self.new_space(room)?;
         let file = begin.pages.as_ref().and_then(|pages| pages.file());
         let mapped = file.map_or(0, |(_, length)| length);
         space.open(mapped..begin.size)?;
@@ -122,6 +133,23 @@ impl Pool {
             space.map(file, length)?;
         }
         Ok(space)
+    }
+
+    /// A closed space: a piece of a mapping of many, where there is address space for one.
+    fn new_space(&self, room: Room) -> io::Result<Space> {
+        let mut slabs = self.slabs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slabs.contains_key(&room) || slabs.len() < SLAB_ROOMS;
+        if !known || room.bytes() > SLAB_BYTES {
+            drop(slabs);
+            return Space::new(room);
+        }
+        let new = || Slabs::closed(room.bytes(), SLAB_SLOTS);
+        let slabs_of_room = Arc::clone(slabs.entry(room).or_insert_with(new));
+        drop(slabs);
+        match slabs_of_room.take(|_, _| Ok(())) {
+            Ok(piece) => Space::of_piece(piece, room),
+            Err(_) => Space::new(room),
+        }
     }
 
     /// Takes a space back that began so, and of which the first `size` bytes are open now. No one

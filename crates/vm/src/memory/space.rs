@@ -10,6 +10,7 @@
 //! Who uses a space sees to it that no reference into a part is alive while that part is closed,
 //! mapped over, emptied or written from here.
 
+use super::slab::Piece;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use std::ffi::c_void;
 use std::io;
@@ -17,11 +18,14 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
-/// A mapping of its own, unmapped when dropped. Offsets are in bytes from its start; those of
-/// parts to open, close, map or empty are multiples of the host's page size.
+/// A mapping of its own, unmapped when dropped, or a piece of one, which is closed. Offsets are in
+/// bytes from its start; those of parts to open, close, map or empty are multiples of the host's
+/// page size.
 pub(super) struct Space {
     base: NonNull<u8>,
     room: Room,
+    /// What it is a piece of.
+    piece: Option<Piece>,
 }
 
 /// What a space takes: bytes of address space to use, and of guard behind.
@@ -32,7 +36,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         self.capacity.saturating_add(self.guard)
     }
 }
@@ -54,7 +58,18 @@ impl Space {
         // SAFETY: a new anonymous mapping where the system likes; it aliases nothing.
         let base = unsafe { rustix::mm::mmap_anonymous(anywhere, room.bytes(), closed, flags) }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Space { base, room })
+        let piece = None;
+        Ok(Space { base, room, piece })
+    }
+
+    /// The same room in a piece of a closed slab.
+    pub(super) fn of_piece(piece: Piece, room: Room) -> io::Result<Space> {
+        if piece.bytes() < room.bytes() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let base = NonNull::new(piece.base()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let piece = Some(piece);
+        Ok(Space { base, room, piece })
     }
 
     /// Maps a file of `length` bytes, which must never change, to be read only.
@@ -130,6 +145,22 @@ impl Space {
         Ok(())
     }
 
+    /// Makes a part impossible to touch, where the system can without a mapping of its own for it;
+    /// else closes it.
+    pub(super) fn guard(&self, range: Range<usize>) -> io::Result<()> {
+        /// Linux 6.13 and later.
+        const MADV_GUARD_INSTALL: libc::c_int = 102;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let start = self.part(&range)?.cast::<c_void>();
+        // SAFETY: the part lies in this space's own mapping, and no one refers into it.
+        match unsafe { libc::madvise(start, range.len(), MADV_GUARD_INSTALL) } {
+            0 => Ok(()),
+            _ => self.close(range),
+        }
+    }
+
     /// Maps the first `length` bytes of a file, which must never change, over the start, to be
     /// read and written; what is written stays here.
     pub(super) fn map(&self, file: BorrowedFd<'_>, length: usize) -> io::Result<()> {
@@ -186,9 +217,20 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this space's own, and whoever uses it holds it. Failure would
-        // only leak address space.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.room.bytes()) };
+        let (start, bytes) = (self.base.as_ptr().cast(), self.room.bytes());
+        let Some(piece) = self.piece.take() else {
+            // SAFETY: the mapping is this space's own, and whoever uses it holds it. Failure would
+            // only leak address space.
+            let _ = unsafe { rustix::mm::munmap(start, bytes) };
+            return;
+        };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the piece is this space's own, and whoever uses it holds it.
+        let closed = unsafe { rustix::mm::mmap_anonymous(start, bytes, ProtFlags::empty(), flags) };
+        if closed.is_err() {
+            // Nobody may have it who takes it for closed.
+            std::mem::forget(piece);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::slot::Slot;
 use super::space::Room;
 use super::{Budget, Stacks};
 use fastrand::Rng;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use wasmtime::StackCreator;
 use wire::snapshot::{Memory, PAGE_BYTES};
@@ -229,4 +230,63 @@ fn a_used_stack_is_zero_beyond_what_stays_resident() {
         })
         .collect();
     assert!(addresses.iter().all(|address| *address == addresses[0]));
+}
+
+/// The mapping that an address lies in, by its first address.
+fn mapping_of(address: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().map(|line| {
+        let (start, _) = line.split_once('-').unwrap();
+        usize::from_str_radix(start, 16).unwrap()
+    });
+    starts.take_while(|start| *start <= address).last().unwrap()
+}
+
+/// Whether the system has guards that are no mappings of their own.
+fn has_guards() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    version >= (6, 13)
+}
+
+#[test]
+fn nobody_reaches_below_a_stack_and_stacks_share_a_mapping() {
+    let stacks = Stacks::default();
+    let made = [(); 8].map(|()| stacks.new_stack(1 << 20, false).unwrap());
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let mut mappings = std::collections::HashSet::new();
+    for stack in &made {
+        let range = stack.range();
+        let readable = |address: usize| memory.read_at(&mut [0], address as u64).is_ok();
+        assert!(readable(range.start) && readable(range.end - 1));
+        assert!(!readable(range.start - 1));
+        assert!(!readable(stack.guard_range().start as usize));
+        mappings.insert(mapping_of(range.start));
+    }
+    if has_guards() {
+        assert_eq!(mappings.len(), 1);
+    } else {
+        println!("the system has no MADV_GUARD_INSTALL: each stack takes mappings of its own");
+        assert_eq!(mappings.len(), made.len());
+    }
+}
+
+#[test]
+fn of_many_free_stacks_only_some_stay_resident() {
+    let stacks = Stacks::default();
+    let made: Vec<_> = (0..300)
+        .map(|_| stacks.new_stack(256 << 10, false).unwrap())
+        .collect();
+    let tops: Vec<_> = made.iter().map(|stack| stack.top()).collect();
+    for top in &tops {
+        // SAFETY: the stack is this test's own, and nothing runs on it.
+        unsafe { top.sub(1).write(1) };
+    }
+    drop(made);
+    // SAFETY: as above; free stacks stay mapped.
+    let kept = tops.iter().filter(|top| unsafe { top.sub(1).read() } == 1);
+    assert_eq!(kept.count(), 256);
 }
