@@ -1,6 +1,6 @@
 //! `limosa bench`: the list of benches, and how one is run.
 
-use crate::{freeze, harness, overhead};
+use crate::{density, freeze, harness, overhead, start};
 use std::io::{self, Write};
 
 /// How to run a bench.
@@ -29,7 +29,7 @@ struct Printed {
 }
 
 /// All benches.
-pub const BENCHES: [Bench; 2] = [
+pub const BENCHES: [Bench; 4] = [
     Bench {
         name: "overhead",
         about: "run time of freezable programs over the same in plain Wasmtime",
@@ -43,6 +43,22 @@ pub const BENCHES: [Bench; 2] = [
         about: "time from request to frozen; capture and thaw per frame; snapshot as bytes",
         measure: |options| {
             let report = freeze::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "start",
+        about: "time from a loaded image to the first host call, beside plain Wasmtime",
+        measure: |options| {
+            let report = start::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "density",
+        about: "memory of an idle process, in a fiber and folded",
+        measure: |options| {
+            let report = density::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
         },
     },

@@ -1,5 +1,6 @@
-//! What the reports of all benches share: bars, tables, rounding.
+//! What the reports of all benches share: bars, spreads, tables, rounding.
 
+use crate::stats::percentile;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde::{Serialize, Serializer};
@@ -31,6 +32,31 @@ impl Bar {
 impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "(bar {:.2}) {}", self.at_most, mark(self.pass))
+    }
+}
+
+/// How times are spread, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Spread {
+    /// As many were shorter as longer.
+    #[serde(serialize_with = "rounded")]
+    pub p50: f64,
+    /// One in a hundred was longer.
+    #[serde(serialize_with = "rounded")]
+    pub p99: f64,
+    /// The longest.
+    #[serde(serialize_with = "rounded")]
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of these times.
+    pub fn of(microseconds: &[f64]) -> Spread {
+        Spread {
+            p50: percentile(microseconds, 50.0),
+            p99: percentile(microseconds, 99.0),
+            max: percentile(microseconds, 100.0),
+        }
     }
 }
 

@@ -30,5 +30,6 @@ pub mod switch;
 pub mod torture;
 
 pub use api::{MAX_CHECKPOINT_BYTES, MAX_FILES_BYTES};
+pub use processes::idle::FOLD_AFTER;
 pub use run::{DEFAULT_LISTEN, NodeConfig, Progress, Ready, RunError, run_node, socket_path};
 pub use store::images::MAX_IMAGE_BYTES;

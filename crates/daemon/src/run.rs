@@ -12,6 +12,7 @@ use crate::links::{Dialler, accept, join};
 use crate::loader::Loader;
 use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
+use crate::processes::idle::{FOLD_AFTER, fold_idle};
 use crate::processes::managed::Status;
 use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
@@ -70,6 +71,8 @@ pub struct NodeConfig {
     pub max_processes: usize,
     /// Client connections that each of its listeners may hold.
     pub max_connections: usize,
+    /// How long a process may wait before it is folded; for ever if absent.
+    pub fold_after: Option<Duration>,
     /// Told of every step of every move, before the node goes on.
     pub progress: Option<Progress>,
 }
@@ -96,6 +99,7 @@ impl Default for NodeConfig {
             backend: Backend::default(),
             max_processes: DEFAULT_PROCESSES,
             max_connections: crate::anchors::MAX_CONNECTIONS,
+            fold_after: Some(FOLD_AFTER),
             progress: None,
         }
     }
@@ -284,6 +288,10 @@ pub async fn run_node(
     let mut decisions = tokio::spawn(decisions.run(inputs));
     let fleet_writer = tokio::spawn(core.clone().write_fleet());
     let reopener = tokio::spawn(keep_open(core.clone()));
+    let folder = config.fold_after.map(|after| {
+        let processes = Arc::downgrade(&core.processes);
+        tokio::spawn(fold_idle(processes, after))
+    });
     let (api_links, served) = mpsc::channel(API_LINKS);
     let links = tokio::spawn(accept::serve(listener, core.dialler.clone(), {
         let core = core.clone();
@@ -318,6 +326,9 @@ pub async fn run_node(
     links.abort();
     fleet_writer.abort();
     reopener.abort();
+    if let Some(folder) = folder {
+        folder.abort();
+    }
     for server in local {
         // They end by themselves once `shutdown` is cancelled, when what they serve is served.
         let _ = tokio::time::timeout(Duration::from_secs(1), server).await;

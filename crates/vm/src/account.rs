@@ -11,6 +11,8 @@ pub struct Accounts {
     pub cpu_ns: u64,
     /// Times it was frozen.
     pub freezes: u64,
+    /// Times it was folded here.
+    pub folds: u64,
     /// Bytes of linear memory that it has now.
     pub memory_bytes: u64,
 }
@@ -28,6 +30,7 @@ struct Counts {
     /// CPU time of the thread when it began to run the process.
     slice_start_ns: AtomicU64,
     freezes: AtomicU64,
+    folds: AtomicU64,
 }
 
 impl Meter {
@@ -36,6 +39,7 @@ impl Meter {
             cpu_ns: cpu_ns.into(),
             slice_start_ns: 0.into(),
             freezes: freezes.into(),
+            folds: 0.into(),
         };
         Meter {
             counts: Arc::new(counts),
@@ -48,6 +52,7 @@ impl Meter {
         Accounts {
             cpu_ns: self.counts.cpu_ns.load(Ordering::Relaxed),
             freezes: self.counts.freezes.load(Ordering::Relaxed),
+            folds: self.counts.folds.load(Ordering::Relaxed),
             memory_bytes: self.budget.used(),
         }
     }
@@ -71,6 +76,10 @@ impl Meter {
     pub(crate) fn cpu_now(&self, thread_cpu_ns: u64) -> u64 {
         let before = self.counts.cpu_ns.load(Ordering::Relaxed);
         before.saturating_add(self.slice(thread_cpu_ns))
+    }
+
+    pub(crate) fn count_fold(&self) {
+        self.counts.folds.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_freeze(&self) {

@@ -3,14 +3,17 @@
 //! A request is a bit that host calls look at, the flag word that compiled code polls, and a wake
 //! for a process that waits in a host call. A request made before the process runs counts too.
 
+use crate::image::Image;
 use crate::memory::Flag;
 use futures_util::task::AtomicWaker;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
 const FREEZE: u32 = 1;
 const KILL: u32 = 2;
+/// Of a host call that waits; nothing else heeds it.
+const FOLD: u32 = 4;
 
 /// A handle on a process that may be used from any thread, and outlives it.
 #[derive(Clone)]
@@ -28,6 +31,27 @@ impl Control {
         }
     }
 
+    /// Asks the process to fold if it waits in a host call: its instance, stack and memory are given
+    /// back, and what differs of them is kept. It goes on by itself when something comes that it
+    /// waits for, and is frozen and killed as any other. A process that does not wait right now does
+    /// not fold, nor does one in the middle of a long write, or with more than 16 MiB of memory.
+    /// False if it is folded already, or its image cannot be thawed yet.
+    pub fn fold(&self) -> bool {
+        let image = self.shared.image.upgrade();
+        let can = |image: &Image| image.is_mobile() && image.thaw_is_prepared();
+        if self.is_folded() || !image.is_some_and(|image| can(&image)) {
+            return false;
+        }
+        self.shared.requests.fetch_or(FOLD, Ordering::SeqCst);
+        self.shared.waker.wake();
+        true
+    }
+
+    /// Whether it is folded now.
+    pub fn is_folded(&self) -> bool {
+        self.shared.folded.load(Ordering::Acquire)
+    }
+
     /// Ends the process: its `run` ends with `Outcome::Killed` soon, and so does every later one.
     pub fn kill(&self) {
         self.shared.request(KILL | FREEZE);
@@ -37,6 +61,9 @@ impl Control {
 /// What the process shares with its controls.
 #[derive(Default)]
 pub(crate) struct Shared {
+    image: Weak<Image>,
+    /// It has no instance now.
+    folded: AtomicBool,
     requests: AtomicU32,
     /// The flag of the instance that runs now.
     flag: Mutex<Option<Flag>>,
@@ -48,6 +75,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(image: &Arc<Image>) -> Arc<Shared> {
+        Arc::new(Shared {
+            image: Arc::downgrade(image),
+            ..Shared::default()
+        })
+    }
+
     pub(crate) fn control(self: &Arc<Self>) -> Control {
         Control {
             shared: Arc::clone(self),
@@ -99,6 +133,23 @@ impl Shared {
             if let Some(flag) = flag.as_ref() {
                 flag.lower();
             }
+        }
+    }
+
+    /// Whether a host call that waits should be given up for a while.
+    pub(crate) fn wants_fold(&self) -> bool {
+        self.requests.load(Ordering::Acquire) & FOLD != 0
+    }
+
+    /// Says whether it is folded from now on.
+    pub(crate) fn set_folded(&self, folded: bool) {
+        self.folded.store(folded, Ordering::Release);
+    }
+
+    /// It is folded; or it does something else than when that was asked for.
+    pub(crate) fn forget_fold(&self) {
+        if self.wants_fold() {
+            self.requests.fetch_and(!FOLD, Ordering::SeqCst);
         }
     }
 

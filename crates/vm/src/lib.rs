@@ -13,6 +13,8 @@
 //! - [`Template`] is a snapshot from which many processes are started, as fast as from an image;
 //! - [`Process`] is one process: its instance (`machine`), its memory (`memory`), its kernel
 //!   (`kernel`: WASI preview 1); [`Control`] asks it to freeze or to end, from any thread;
+//! - one that waits long can do without an instance: it is *folded* (`fold`), to what its memory
+//!   differs in from the image (`delta`), and unfolds when it is called;
 //! - [`ports`] is what it needs from outside: clocks, entropy, standard streams, sockets;
 //! - [`torture`] freezes a program at random places and compares it with a plain run.
 //!
@@ -26,8 +28,10 @@ mod account;
 mod cache;
 mod code;
 mod control;
+mod delta;
 mod engine;
 mod files;
+mod fold;
 mod image;
 mod kernel;
 mod machine;

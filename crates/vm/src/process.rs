@@ -1,7 +1,7 @@
 //! One process: born, running, frozen, ended.
 //!
 //! ```text
-//!   start --> Born --run--> (runs) --> Ended(Exited, Trapped, Killed)
+//!   start --> Born --run--> (runs, folds) --> Ended(Exited, Trapped, Killed)
 //!               |              |  ^
 //!               | snapshot   Frozen |  run: thawed in place
 //!               v              v  |
@@ -14,6 +14,7 @@
 use crate::account::{Accounts, Meter};
 use crate::code::Exports;
 use crate::control::{Control, Shared};
+use crate::fold::{self, Folded};
 use crate::image::Image;
 use crate::kernel::{ExitStatus, Kernel, Killed};
 use crate::machine::{Machine, Part, at_once};
@@ -23,8 +24,8 @@ use crate::snapshot::{ThawError, check};
 use crate::spec::Spec;
 use crate::state::State;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use wire::snapshot::{FileTree, Phase, Reference, Snapshot};
 
 /// How a run ended.
@@ -81,6 +82,17 @@ pub enum SnapshotError {
     Instance(String),
 }
 
+/// What a folded process is called to.
+enum Called {
+    Work,
+    Freeze,
+    End,
+}
+
+/// How often it is tried to give a folded process an instance again, and after what pause.
+const UNFOLDING_TRIES: u32 = 300;
+const UNFOLDING_PAUSE_NS: u64 = 100_000_000;
+
 /// Where a process stands between runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
@@ -93,7 +105,9 @@ enum Standing {
 
 /// One process.
 pub struct Process {
-    machine: Option<Machine>,
+    machine: Option<Box<Machine>>,
+    /// Instead of the machine, while it is folded.
+    folded: Option<Box<Folded>>,
     standing: Standing,
     phase: Phase,
     control: Arc<Shared>,
@@ -192,7 +206,7 @@ impl Process {
             Phase::Start | Phase::Main => (Part::Thaw, Standing::Frozen),
         };
         image.part(part)?;
-        let control = Arc::new(Shared::default());
+        let control = Shared::new(image);
         let budget = Arc::new(Budget::new(kernel.limits.memory_bytes));
         let meter = Meter::new(kernel.cpu_ns, kernel.freezes, budget);
         let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
@@ -202,7 +216,8 @@ impl Process {
         }
         control.attach(machine.flag.clone());
         Ok(Process {
-            machine: Some(machine),
+            machine: Some(Box::new(machine)),
+            folded: None,
             standing,
             phase,
             control,
@@ -214,7 +229,7 @@ impl Process {
     }
 
     pub(crate) fn machine_mut(&mut self) -> Option<&mut Machine> {
-        self.machine.as_mut()
+        self.machine.as_deref_mut()
     }
 
     /// A handle to ask it to freeze or to end.
@@ -241,7 +256,10 @@ impl Process {
     /// all others it shares with other processes, or they are not there. Nothing if its instance is
     /// gone, or the system cannot tell.
     pub fn written_bytes(&self) -> Option<u64> {
-        self.machine.as_ref()?.written_bytes()
+        match &self.folded {
+            Some(folded) => Some(folded.given_bytes()),
+            None => self.machine.as_ref()?.written_bytes(),
+        }
     }
 
     /// The image it is a process of.
@@ -251,9 +269,10 @@ impl Process {
 
     /// Its file tree; nothing if its instance is gone.
     pub fn files(&self) -> Option<FileTree> {
-        self.machine
-            .as_ref()
-            .map(|machine| machine.kernel().files())
+        match &self.folded {
+            Some(folded) => folded.files(),
+            None => Some(self.machine.as_ref()?.kernel().files()),
+        }
     }
 
     /// Runs until the program ends or the process is frozen or killed. After `Frozen` it may be
@@ -278,24 +297,32 @@ impl Process {
             self.ports.network.unseal();
             self.sealed = false;
         }
-        let clock = Arc::clone(&self.ports.clock);
-        let meter = self.meter.clone();
-        let result = {
-            let mut steps = pin!(self.steps(born));
-            poll_fn(|cx| {
-                meter.begin_slice(clock.thread_cpu_ns());
-                let poll = steps.as_mut().poll(cx);
-                meter.end_slice(clock.thread_cpu_ns());
-                poll
-            })
-            .await
+        let mut result = match self.unfold().await {
+            Ok(true) => self.metered_steps(born).await,
+            Ok(false) => Ok(true),
+            Err(error) => Err(error),
         };
+        while matches!(result, Ok(true)) && self.folds() {
+            match called(&self.control).await {
+                Called::Work => {}
+                Called::Freeze => break,
+                Called::End => return self.end(Outcome::Killed),
+            }
+            result = match self.unfold().await {
+                Ok(true) => self.metered_steps(false).await,
+                // Asked to freeze, or to end, before there was room for it.
+                Ok(false) => break,
+                Err(error) => Err(error),
+            };
+        }
         match result {
             Ok(true) if self.control.killed() => self.end(Outcome::Killed),
             Ok(true) => {
                 self.control.frozen();
                 self.meter.count_freeze();
-                if let Some(machine) = &mut self.machine {
+                if let Some(folded) = &mut self.folded {
+                    folded.note_frozen(&self.ports);
+                } else if let Some(machine) = &mut self.machine {
                     machine.kernel_mut().note_frozen();
                 }
                 self.standing = Standing::Frozen;
@@ -310,13 +337,28 @@ impl Process {
                     // Only pushing frames can trap while the stack is being frozen. There is room
                     // for all that the run module's stack can hold; a thawed program has a larger
                     // one, and has gone deeper than it could have without being frozen.
-                    if self.machine.as_mut().is_some_and(Machine::freezing) {
+                    if self.machine.as_deref_mut().is_some_and(Machine::freezing) {
                         trap.reason = OVERFLOW.to_owned();
                     }
                     self.end(Outcome::Trapped(trap))
                 }
             },
         }
+    }
+
+    /// [`Process::steps`], and what they take.
+    async fn metered_steps(&mut self, born: bool) -> wasmtime::Result<bool> {
+        let clock = Arc::clone(&self.ports.clock);
+        let meter = self.meter.clone();
+        // Not a part of this future: one that is folded keeps no room for them.
+        let mut steps = Box::pin(self.steps(born));
+        poll_fn(|cx| {
+            meter.begin_slice(clock.thread_cpu_ns());
+            let poll = steps.as_mut().poll(cx);
+            meter.end_slice(clock.thread_cpu_ns());
+            poll
+        })
+        .await
     }
 
     fn end(&mut self, outcome: Outcome) -> Outcome {
@@ -376,8 +418,79 @@ impl Process {
         machine.load_state(&state)?;
         machine.set_sp(frames)?;
         self.control.attach(machine.flag.clone());
-        self.machine = Some(machine);
+        self.machine = Some(Box::new(machine));
         Ok(())
+    }
+
+    /// Folds the process, if that is what it has frozen for, and says whether it is folded now.
+    fn folds(&mut self) -> bool {
+        let machine = self.machine.take_if(|machine| {
+            let folds = machine.kernel_mut().take_folds();
+            folds && !self.control.wants_freeze()
+        });
+        let Some(mut machine) = machine else {
+            return self.folded.is_some();
+        };
+        self.control.forget_fold();
+        self.control.detach();
+        match Folded::of(&mut machine, &self.image, self.phase) {
+            Ok(folded) => {
+                // Gives back what it was charged with, which is still the process's.
+                drop(machine);
+                let _ = self.meter.budget.take(folded.memory_bytes());
+                self.meter.count_fold();
+                self.control.set_folded(true);
+                self.folded = Some(Box::new(folded));
+            }
+            // It goes on in its instance, as one that was frozen.
+            Err(_) => {
+                self.control.attach(machine.flag.clone());
+                self.machine = Some(machine);
+            }
+        }
+        true
+    }
+
+    /// Gives a folded process an instance again. Where there is no room for one it waits for it, for
+    /// a while. False if the process was asked to freeze or to end meanwhile.
+    async fn unfold(&mut self) -> wasmtime::Result<bool> {
+        let mut tries = 0;
+        while let Some(folded) = self.folded.take() {
+            let budget = &self.meter.budget;
+            budget.give_back(folded.memory_bytes());
+            let unfolded = folded.unfold(&self.image, &self.ports, &self.control, &self.meter);
+            let error = match unfolded {
+                Ok(machine) => {
+                    self.control.set_folded(false);
+                    self.control.attach(machine.flag.clone());
+                    self.machine = Some(Box::new(machine));
+                    break;
+                }
+                Err(error) => error,
+            };
+            let _ = budget.take(folded.memory_bytes());
+            self.folded = Some(folded);
+            tries += 1;
+            if tries == UNFOLDING_TRIES {
+                return Err(error.context("the folded process could not be unfolded"));
+            }
+            let next = self.ports.clock.monotonic_ns() + UNFOLDING_PAUSE_NS;
+            let asked = poll_fn(|cx| {
+                self.control.register(cx.waker());
+                if self.control.wants_freeze() {
+                    return Poll::Ready(true);
+                }
+                if self.ports.clock.monotonic_ns() >= next {
+                    return Poll::Ready(false);
+                }
+                self.ports.clock.wake_at(next, cx.waker());
+                Poll::Pending
+            });
+            if asked.await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The state of the process, which is frozen or not yet born. Seals its sockets: until it runs
@@ -391,26 +504,21 @@ impl Process {
             Standing::Frozen => self.phase,
             _ => return Err(SnapshotError::Ended),
         };
-        let machine = self.machine.as_mut().ok_or(SnapshotError::Ended)?;
         let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
-        let State {
-            globals,
-            references,
-        } = machine.save_state().map_err(failed)?;
-        let frames = machine.frames().map_err(failed)?.to_vec();
-        let memories = machine.capture(&self.image).map_err(failed)?;
-        let network = self.ports.network.seal();
+        let mut snapshot = match (&self.folded, &mut self.machine) {
+            (Some(folded), _) => folded.snapshot(&self.image, &self.ports),
+            (None, Some(machine)) => {
+                let (kernel, _) = machine.kernel().put_away();
+                fold::snapshot(machine, &self.image, phase, kernel)
+            }
+            (None, None) => return Err(SnapshotError::Ended),
+        }
+        .map_err(failed)?;
+        let accounts = self.meter.read();
+        (snapshot.kernel.cpu_ns, snapshot.kernel.freezes) = (accounts.cpu_ns, accounts.freezes);
+        (snapshot.kernel.listeners, snapshot.kernel.streams) = self.ports.network.seal();
         self.sealed = true;
-        Ok(Snapshot {
-            image: self.image.id(),
-            artefact: self.image.artefact_id(),
-            phase,
-            frames,
-            globals,
-            references,
-            memories,
-            kernel: machine.kernel().save(network),
-        })
+        Ok(snapshot)
     }
 
     /// Torture: freeze at the `polls`th poll or the `calls`th host call from now; 0 is never.
@@ -431,6 +539,26 @@ impl Process {
         let machine = self.machine.as_ref();
         machine.map_or(0, |machine| machine.flag.countdown())
     }
+}
+
+/// Waits until something comes that a folded process waits for, or that is asked of it.
+async fn called(control: &Shared) -> Called {
+    let mut waits = false;
+    poll_fn(|cx| {
+        control.register(cx.waker());
+        if control.killed() {
+            return Poll::Ready(Called::End);
+        }
+        if control.wants_freeze() {
+            return Poll::Ready(Called::Freeze);
+        }
+        match std::mem::replace(&mut waits, true) {
+            // The ports have had this very waker since the call looked for the last time.
+            true => Poll::Ready(Called::Work),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Rebuilds the stack and freezes it at once, to see that it can be done. It must come out as it

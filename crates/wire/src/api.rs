@@ -104,6 +104,9 @@ pub struct ProcessInfo {
     pub listeners: Vec<ListenerInfo>,
     /// Open client connections.
     pub connections: u64,
+    /// It has waited for long and keeps no more than it needs to go on.
+    #[serde(default)]
+    pub folded: bool,
 }
 
 /// A listener of a process.

@@ -4,8 +4,8 @@ use super::depth::Depths;
 use super::latency::Latencies;
 use super::snapshot::{Coding, MIB};
 use crate::harness::{Machine, Skipped};
-use crate::report::{Bar, json_with_bars, mark, rounded, table};
-use crate::stats::{Line, median, percentile};
+use crate::report::{Bar, Spread, json_with_bars, mark, rounded, table};
+use crate::stats::{Line, median};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -35,27 +35,6 @@ pub(crate) struct Report {
     pub skipped: Vec<Skipped>,
     /// On what.
     pub machine: Machine,
-}
-
-/// How times are spread, in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Spread {
-    #[serde(serialize_with = "rounded")]
-    pub p50: f64,
-    #[serde(serialize_with = "rounded")]
-    pub p99: f64,
-    #[serde(serialize_with = "rounded")]
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(microseconds: &[f64]) -> Spread {
-        Spread {
-            p50: percentile(microseconds, 50.0),
-            p99: percentile(microseconds, 99.0),
-            max: percentile(microseconds, 100.0),
-        }
-    }
 }
 
 /// What a stack costs.

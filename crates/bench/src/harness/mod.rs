@@ -18,12 +18,15 @@ mod programs;
 mod request;
 mod traffic;
 
+pub(crate) use clock::CpuTime;
 pub(crate) use compiled::{Compiled, Freezable, epoch_engine, freezable_engine, plain_engine};
 pub(crate) use host::Observer;
 pub(crate) use instance::{End, Instance, Outcome};
 pub(crate) use layout::layout;
 pub(crate) use machine::Machine;
-pub(crate) use programs::{Program, Skipped, Work, programs, third_party_folder};
+pub(crate) use programs::{
+    Program, Skipped, Work, programs, third_party_folder, third_party_module,
+};
 pub(crate) use request::Requester;
 pub(crate) use traffic::Traffic;
 

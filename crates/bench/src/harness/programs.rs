@@ -158,7 +158,8 @@ pub(crate) fn programs(third_party: Option<&Path>) -> (Vec<Program>, Vec<Skipped
     (programs, skipped)
 }
 
-fn third_party_module(folder: Option<&Path>, name: &str) -> Result<Arc<[u8]>, String> {
+/// The module of a third-party program, or why it is not there and what to do.
+pub(crate) fn third_party_module(folder: Option<&Path>, name: &str) -> Result<Arc<[u8]>, String> {
     let Some(folder) = folder else {
         return Err(format!(
             "no folder of third-party modules: `cargo xtask third-party` builds them, and \

@@ -79,6 +79,10 @@ struct NodeArgs {
     /// at its first start 127.0.0.1:7420, or any free port if it joins or that is taken]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::link_address)]
     listen_link: Option<String>,
+    /// Fold processes that have waited so long: they keep only what they need to go on, and answer
+    /// when called; 0 is never
+    #[arg(long, value_name = "SECONDS", default_value_t = daemon::FOLD_AFTER.as_secs())]
+    fold_after: u64,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     background: bool,
@@ -160,6 +164,7 @@ impl NodeArgs {
             },
             keep_listen: self.listen_link.is_none(),
             join,
+            fold_after: (self.fold_after > 0).then(|| Duration::from_secs(self.fold_after)),
             ..daemon::NodeConfig::default()
         };
         let stdin_ends = self.ephemeral;
@@ -200,6 +205,7 @@ impl NodeArgs {
         if let Some(address) = &self.listen_link {
             args.extend(["--listen-link".to_owned(), address.clone()]);
         }
+        args.extend(["--fold-after".to_owned(), self.fold_after.to_string()]);
         args
     }
 

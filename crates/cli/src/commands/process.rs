@@ -132,7 +132,8 @@ fn describe(process: &ProcessInfo) -> String {
     };
     field("id", process.id.to_string());
     field("name", process.name.clone());
-    field("state", state(process));
+    let folded = if process.folded { ", folded" } else { "" };
+    field("state", format!("{}{folded}", state(process)));
     if let Some(reason) = &process.reason {
         field("reason", reason.clone());
     }

@@ -325,5 +325,6 @@ pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
         moves: 0,
         listeners: Vec::new(),
         connections: 0,
+        folded: false,
     }
 }

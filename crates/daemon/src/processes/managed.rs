@@ -427,6 +427,28 @@ impl Managed {
         }
     }
 
+    /// Whether it runs here, and has an instance that it can do without.
+    pub(super) fn may_fold(&self) -> bool {
+        let runs = matches!(*self.status.borrow(), Status::Running);
+        runs && !self.is_folded()
+    }
+
+    /// Asks it to fold, if it waits.
+    pub(super) fn fold(&self) {
+        if let Some(control) = self.control.get() {
+            control.fold();
+        }
+    }
+
+    fn is_folded(&self) -> bool {
+        self.control.get().is_some_and(Control::is_folded)
+    }
+
+    /// CPU time that it has used up to the last time it waited.
+    pub(super) fn cpu_ns(&self) -> u64 {
+        self.meter.get().map_or(0, |meter| meter.read().cpu_ns)
+    }
+
     /// As listed by the API of `node`.
     pub fn info(&self, node: NodeId, node_name: &str) -> ProcessInfo {
         let status = self.status.borrow().clone();
@@ -458,6 +480,7 @@ impl Managed {
                 _ => self.listeners.clone(),
             },
             connections: self.sockets.connections(),
+            folded: state == ProcessState::Running && self.is_folded(),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod console;
 pub mod ends;
 pub mod executor;
+pub mod idle;
 pub mod log;
 pub mod managed;
 pub mod sockets;

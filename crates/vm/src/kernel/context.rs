@@ -71,15 +71,9 @@ impl Kernel {
         guest.write_u64(out, time)
     }
 
-    /// Monotonic time since the process was born. It never runs backwards: the port's clock does
-    /// not, and a thaw goes on from where the freeze was.
+    /// Monotonic time since the process was born.
     pub(super) fn since_birth_ns(&self) -> u64 {
-        let passed = self
-            .ports
-            .clock
-            .monotonic_ns()
-            .saturating_sub(self.origin_ns);
-        self.base_ns.saturating_add(passed)
+        self.origin.since_birth_ns(&self.ports)
     }
 
     /// What the guest reads as its monotonic clock.
@@ -89,8 +83,7 @@ impl Kernel {
 
     /// The port's reading at an instant given since birth.
     pub(super) fn port_deadline_ns(&self, since_birth_ns: u64) -> u64 {
-        let ahead = since_birth_ns.saturating_sub(self.base_ns);
-        self.origin_ns.saturating_add(ahead)
+        self.origin.port_ns(since_birth_ns)
     }
 
     pub(super) fn now_ns(&self) -> u64 {

@@ -91,6 +91,29 @@ pub enum KernelError {
     ZeroInString,
 }
 
+/// Ties the clock of a process to that of its port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// Monotonic time since birth, when the port's clock read `origin_ns`.
+    base_ns: u64,
+    origin_ns: u64,
+}
+
+impl Origin {
+    /// Monotonic time since the process was born. It never runs backwards: the port's clock does
+    /// not, and a thaw goes on from where the freeze was.
+    pub(crate) fn since_birth_ns(&self, ports: &Ports) -> u64 {
+        let passed = ports.clock.monotonic_ns().saturating_sub(self.origin_ns);
+        self.base_ns.saturating_add(passed)
+    }
+
+    /// The port's reading at an instant given since birth.
+    fn port_ns(&self, since_birth_ns: u64) -> u64 {
+        let ahead = since_birth_ns.saturating_sub(self.base_ns);
+        self.origin_ns.saturating_add(ahead)
+    }
+}
+
 /// The kernel of one process.
 pub(crate) struct Kernel {
     args: Vec<Vec<u8>>,
@@ -103,17 +126,17 @@ pub(crate) struct Kernel {
     pub(crate) ports: Ports,
     pub(crate) control: Arc<control::Shared>,
     pub(crate) meter: Meter,
-    /// Monotonic time since birth, when the port's clock read `origin_ns`.
-    base_ns: u64,
-    origin_ns: u64,
+    origin: Origin,
     /// Monotonic time since birth at the last freeze, while frozen.
     frozen_ns: Option<u64>,
+    /// The call that froze did so to fold.
+    folds: bool,
 }
 
 impl Kernel {
     /// Takes the state of a snapshot over, after checking it.
     pub(crate) fn load(
-        state: wire::snapshot::Kernel,
+        mut state: wire::snapshot::Kernel,
         ports: Ports,
         control: Arc<control::Shared>,
         meter: Meter,
@@ -131,10 +154,32 @@ impl Kernel {
             let count = state.descriptors.len();
             return Err(KernelError::Descriptors { count, limit });
         }
+        let listeners = std::mem::take(&mut state.listeners);
+        let streams = std::mem::take(&mut state.streams);
+        let origin = Origin {
+            base_ns: state.monotonic_ns,
+            origin_ns: ports.clock.monotonic_ns(),
+        };
+        let kernel = Kernel::take_up(state, origin, ports, control, meter)?;
+        check_descriptors(&kernel.descriptors, &kernel.tree, &listeners, &streams)?;
+        Ok(kernel)
+    }
+
+    /// What a fold keeps of it: all but its sockets, which stay with their port; and its clock.
+    pub(crate) fn put_away(&self) -> (wire::snapshot::Kernel, Origin) {
+        (self.save((Vec::new(), Vec::new())), self.origin)
+    }
+
+    /// Takes up what another kernel has put away, with the same ports.
+    pub(crate) fn take_up(
+        state: wire::snapshot::Kernel,
+        origin: Origin,
+        ports: Ports,
+        control: Arc<control::Shared>,
+        meter: Meter,
+    ) -> Result<Kernel, KernelError> {
         let open: BTreeSet<u64> = state.descriptors.values().filter_map(inode_of).collect();
         let tree = Tree::new(state.files, state.limits.file_bytes, &open)?;
-        check_descriptors(&state.descriptors, &tree, &state.listeners, &state.streams)?;
-        let origin_ns = ports.clock.monotonic_ns();
         Ok(Kernel {
             args: state.args,
             env: state.env,
@@ -146,9 +191,9 @@ impl Kernel {
             ports,
             control,
             meter,
-            base_ns: state.monotonic_ns,
-            origin_ns,
+            origin,
             frozen_ns: Some(state.monotonic_ns),
+            folds: false,
         })
     }
 
@@ -187,6 +232,11 @@ impl Kernel {
     /// Notes that the process runs (again).
     pub(crate) fn note_running(&mut self) {
         self.frozen_ns = None;
+    }
+
+    /// Whether the freeze that has just ended was for a fold.
+    pub(crate) fn take_folds(&mut self) -> bool {
+        std::mem::take(&mut self.folds)
     }
 
     /// Notes that a host call has completed: nothing is kept of an earlier issue of it.

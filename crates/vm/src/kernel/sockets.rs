@@ -108,6 +108,10 @@ impl Blocking for Receive {
     fn finish(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
         self.read.finish(kernel, guest)
     }
+
+    fn progressed(&self) -> bool {
+        self.read.progressed()
+    }
 }
 
 /// `sock_send`: a write that only sockets answer.
@@ -138,5 +142,9 @@ impl Blocking for Send {
 
     fn finish(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
         self.write.finish(kernel, guest)
+    }
+
+    fn progressed(&self) -> bool {
+        self.write.progressed()
     }
 }

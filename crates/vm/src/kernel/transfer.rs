@@ -225,6 +225,10 @@ impl Blocking for Read {
         let moved = self.moved;
         (moved > 0).then(|| self.done(guest, moved).map(|_| ()))
     }
+
+    fn progressed(&self) -> bool {
+        self.moved > 0
+    }
 }
 
 fn read_file(
@@ -343,6 +347,10 @@ impl Blocking for Write {
     fn finish(&mut self, _: &mut Kernel, guest: &mut Guest<'_>) -> Option<Call> {
         let moved = self.moved;
         (moved > 0).then(|| self.call.finish(guest, moved).map(|_| ()))
+    }
+
+    fn progressed(&self) -> bool {
+        self.moved > 0
     }
 }
 

@@ -8,12 +8,14 @@
 //!                                                none: sets `limosa:frozen`, returns dummies
 //! ```
 //! A freeze that is asked for before the call begins wins over the call: at a thaw that is only
-//! tried out, no call takes effect.
+//! tried out, no call takes effect. A *fold* is a freeze of a call that has nothing to do, on its
+//! own behalf.
 
 use super::Kernel;
 use super::abi::{Call, Errno};
 use super::guest::Guest;
 use super::link::{Context, Killed};
+use crate::fold::MOST_BYTES;
 use std::pin::Pin;
 use std::task::Poll;
 use wasmtime::{Caller, Val};
@@ -71,6 +73,11 @@ pub(super) trait Blocking: Send + Unpin {
         None
     }
 
+    /// Whether there is progress, so that the call cannot be issued again as it was.
+    fn progressed(&self) -> bool {
+        false
+    }
+
     /// Writes down what is kept of a call that freezes.
     fn freeze(&mut self, kernel: &mut Kernel) {
         let _ = kernel;
@@ -82,6 +89,8 @@ pub(super) struct Waiting<'a, C> {
     caller: Caller<'a, Context>,
     call: C,
     entered: bool,
+    /// It has waited.
+    waited: bool,
 }
 
 impl<'a, C: Blocking> Waiting<'a, C> {
@@ -90,6 +99,7 @@ impl<'a, C: Blocking> Waiting<'a, C> {
             caller,
             call,
             entered: false,
+            waited: false,
         })
     }
 
@@ -135,6 +145,25 @@ impl<'a, C: Blocking> Waiting<'a, C> {
         Ok(Ok(0))
     }
 
+    /// Whether to fold now. It was asked of a process that waited then, and has waited since.
+    fn folds(&mut self) -> bool {
+        let kernel = &self.caller.data().kernel;
+        if !std::mem::replace(&mut self.waited, true) {
+            kernel.control.forget_fold();
+            return false;
+        }
+        let small = || kernel.meter.budget.used() <= MOST_BYTES;
+        kernel.control.wants_fold() && !self.call.progressed() && small()
+    }
+
+    /// Freezes, with nothing to do and the wakers registered.
+    fn fold(&mut self) -> Result<u32, wasmtime::Error> {
+        let kernel = &mut self.caller.data_mut().kernel;
+        self.call.freeze(kernel);
+        kernel.folds = true;
+        self.dummies().map(|_| 0)
+    }
+
     fn register(&mut self, wait: Wait, waker: &std::task::Waker) {
         let kernel = &self.caller.data().kernel;
         kernel.control.register(waker);
@@ -177,6 +206,8 @@ impl<C: Blocking> Future for Waiting<'_, C> {
         }
         match self.turn() {
             Ok(Ok(code)) => Poll::Ready(Ok(code)),
+            // Whatever comes from here on wakes the process.
+            Ok(Err(_)) if self.folds() => Poll::Ready(self.fold()),
             Ok(Err(_)) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }

@@ -113,6 +113,8 @@ pub struct Report {
     pub polls: u32,
     /// Host calls that may freeze; only of a plain run.
     pub host_calls: u64,
+    /// Times that it was folded.
+    pub folds: u64,
     /// How often it went on in an instance of each of the images, in their order.
     pub thaws: Vec<u64>,
     /// Bytes of the largest snapshot.
@@ -232,6 +234,18 @@ pub fn plain(image: &Arc<Image>, spec: &Spec, world: &World) -> Result<Report, T
     Run::new(std::slice::from_ref(image), spec, world)?.go(None)
 }
 
+/// Runs the program and folds it whenever it waits.
+pub fn folded(image: &Arc<Image>, spec: &Spec, world: &World) -> Result<Report, TortureError> {
+    let prepared = image.prepare_thaw();
+    prepared.map_err(|error| TortureError::Thaw {
+        freezes: 0,
+        error: Box::new(error.into()),
+    })?;
+    let mut run = Run::new(std::slice::from_ref(image), spec, world)?;
+    run.folds = true;
+    run.go(None)
+}
+
 /// Runs the program and freezes it at random places; each time it goes on in an instance of one of
 /// the `images`, which are the same program on different engines. `like` is a plain run, which
 /// tells how many places there are.
@@ -250,6 +264,8 @@ struct Run<'a> {
     process: Process,
     wake: Arc<Wake>,
     world: world::Living,
+    /// Whether to fold it whenever it waits.
+    folds: bool,
 }
 
 impl<'a> Run<'a> {
@@ -269,6 +285,7 @@ impl<'a> Run<'a> {
             process,
             wake: Arc::new(Wake::default()),
             world,
+            folds: false,
         })
     }
 
@@ -308,6 +325,7 @@ impl<'a> Run<'a> {
             clock_ns: self.world.clock_ns(),
             freezes,
             freezes_in_calls,
+            folds: self.process.accounts().folds,
             thaws,
             polls: self.process.polls_left().wrapping_neg(),
             host_calls: u64::MAX - self.process.host_calls_left(),
@@ -319,13 +337,17 @@ impl<'a> Run<'a> {
     fn drive(&mut self) -> End {
         let waker = Arc::clone(&self.wake).into();
         let mut context = Context::from_waker(&waker);
+        let control = self.process.control();
         let mut run = pin!(self.process.run());
+        let mut asked = false;
         loop {
             self.wake.reset();
             self.world.forget_deadline();
             match run.as_mut().poll(&mut context) {
                 Poll::Ready(outcome) => return End::Outcome(outcome),
-                Poll::Pending if self.wake.woken() || self.world.advance() => {}
+                Poll::Pending if self.wake.woken() => {}
+                Poll::Pending if self.folds && !asked => asked = control.fold(),
+                Poll::Pending if self.world.advance() => asked = false,
                 Poll::Pending => return End::Stalled,
             }
         }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use vm::torture::{Places, Report, World, plain, torture};
+use vm::torture::{Places, Report, World, folded, plain, torture};
 use vm::{Backend, Config, Engine, Image, Polls, Spec};
 
 pub fn engine(backend: Backend, polls: Polls) -> Engine {
@@ -76,8 +76,8 @@ pub fn spec(args: &[&str]) -> Spec {
     }
 }
 
-/// Runs a program plain, on both engines; then with each of `seeds` freezes it on the native one,
-/// and moves it between the two. All must be the same. Gives the plain run.
+/// Runs a program plain, on both engines, and folded whenever it waits; then with each of `seeds`
+/// freezes it on the native one, and moves it between the two. All must be the same. Gives the plain run.
 pub fn same_under_torture(
     wasm: &[u8],
     spec: &Spec,
@@ -90,6 +90,13 @@ pub fn same_under_torture(
     let interpreted = plain(&images[1], spec, world).unwrap();
     assert_eq!(expected.difference(&interpreted), None, "on Pulley");
     assert_eq!(expected.polls, interpreted.polls);
+    let away = folded(&images[0], spec, world).unwrap();
+    assert_eq!(
+        expected.difference(&away),
+        None,
+        "folded {} times",
+        away.folds
+    );
     let (mut frozen, mut in_calls) = (0, 0);
     for seed in seeds {
         let places = Places { seed, freezes };
@@ -104,8 +111,8 @@ pub fn same_under_torture(
         }
     }
     println!(
-        "{} polls, {} host calls; {frozen} freezes, {in_calls} of them in host calls",
-        expected.polls, expected.host_calls
+        "{} polls, {} host calls; {frozen} freezes, {in_calls} of them in host calls; {} folds",
+        expected.polls, expected.host_calls, away.folds
     );
     expected
 }
