@@ -173,7 +173,14 @@ impl Loader {
         let cell = entry.1.clone();
         // The latest used first.
         loaded.push_front(entry);
-        loaded.truncate(KEPT);
+        // One that is being loaded stays: loaded twice at a time, it would have two lives.
+        while loaded.len() > KEPT {
+            let ready = loaded.iter().rposition(|(_, cell)| cell.initialized());
+            match ready {
+                Some(place) => drop(loaded.remove(place)),
+                None => break,
+            }
+        }
         cell
     }
 }

@@ -34,7 +34,7 @@ impl Control {
     /// Asks the process to fold if it waits in a host call: its instance, stack and memory are given
     /// back, and what differs of them is kept. It goes on by itself when something comes that it
     /// waits for, and is frozen and killed as any other. A process that does not wait right now does
-    /// not fold, nor does one in the middle of a long write, or with more than 16 MiB of memory.
+    /// not fold, nor does one in the middle of a long write, or with more than 16 MiB of memory and files.
     /// False if it is folded already, or its image cannot be thawed yet.
     pub fn fold(&self) -> bool {
         let image = self.shared.image.upgrade();

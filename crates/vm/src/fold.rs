@@ -26,8 +26,8 @@ use crate::state::State;
 use std::sync::Arc;
 use wire::snapshot::{FileTree, Memory, Phase, Snapshot};
 
-/// Bytes of linear memory that a process may have to be folded. What it has written is copied away
-/// and back, and a client waits for that; and what is large would not become much smaller.
+/// Bytes of linear memory and files that a process may have to be folded. What it has written is
+/// copied away and back, and a client waits for that; and what is large would not become much smaller.
 pub(crate) const MOST_BYTES: u64 = 16 << 20;
 
 /// A process without an instance.

@@ -279,9 +279,9 @@ impl Image {
         self.thaw_module().map(|_| ())
     }
 
-    /// Whether the thaw module is compiled, so that [`Image::prepare_thaw`] returns at once.
+    /// Whether the thaw module is compiled, and well, so that [`Image::prepare_thaw`] returns at once.
     pub fn thaw_is_prepared(&self) -> bool {
-        self.thaw.get().is_some()
+        matches!(self.thaw.get(), Some(Ok(_)))
     }
 
     fn thaw_module(&self) -> Result<&Code, LoadError> {

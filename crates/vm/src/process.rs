@@ -89,8 +89,9 @@ enum Called {
     End,
 }
 
-/// How often it is tried to give a folded process an instance again, and after what pause.
-const UNFOLDING_TRIES: u32 = 300;
+/// How often it is tried to give a folded process an instance again, and after what pause: for
+/// longer than it takes until others that took the room are folded themselves.
+const UNFOLDING_TRIES: u32 = 6000;
 const UNFOLDING_PAUSE_NS: u64 = 100_000_000;
 
 /// Where a process stands between runs.
@@ -444,6 +445,8 @@ impl Process {
             }
             // It goes on in its instance, as one that was frozen.
             Err(_) => {
+                // What raised it is dealt with.
+                machine.flag.lower();
                 self.control.attach(machine.flag.clone());
                 self.machine = Some(machine);
             }

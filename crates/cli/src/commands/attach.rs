@@ -18,6 +18,8 @@ use wire::api::{ProcessInfo, ProcessState};
 
 /// How long a process that was killed may take to end before it is left alone.
 const ENDING: Duration = Duration::from_secs(5);
+/// After what pause input is offered again that could not be handed over.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of standard input that are read at once.
 const PIECE: usize = 16 << 10;
 /// What a process that trapped has for an exit code.
@@ -63,12 +65,17 @@ pub fn run(context: &Context, start: Started<'_>, remove: bool) -> Result<ExitCo
                 output::note(&format!("limosa: process {id} may still run: {error}"));
             }
         }
-        if remove
-            && let Err(error) = client.remove(&id, false).await
-            && error.code() != Some("unknown_process")
-        {
-            // The command's exit code is the process's all the same.
-            output::note(&format!("limosa: process {id} is not removed: {error}"));
+        if remove {
+            let removed = tokio::select! {
+                removed = client.remove(&id, false) => removed,
+                signal = asked_to_end() => return Err(Failure::quiet(signal)),
+            };
+            if let Err(error) = removed
+                && error.code() != Some("unknown_process")
+            {
+                // The command's exit code is the process's all the same.
+                output::note(&format!("limosa: process {id} is not removed: {error}"));
+            }
         }
         conclude(end?)
     });
@@ -113,9 +120,17 @@ pub fn lost(process: &ProcessInfo) -> String {
 /// Passes on standard input, as much as the process asks for.
 async fn feed(client: &Client, id: &str) -> Infallible {
     let (mut at, mut piece, mut end) = (0, Vec::new(), false);
-    // What keeps input from its process is said by its end.
-    while let Ok(received) = client.input(id, at, piece, end).await {
-        at = received;
+    loop {
+        match client.input(id, at, piece.clone(), end).await {
+            Ok(received) => at = received,
+            // Its node may answer again; a piece that was taken is not taken twice.
+            Err(error) if error.code() == Some("unavailable") => {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            // What else keeps input from its process is said by its end.
+            Err(_) => break,
+        }
         if end {
             break;
         }

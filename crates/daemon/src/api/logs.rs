@@ -172,9 +172,11 @@ async fn follow(
                 return Ok(());
             }
             if first.attached && position - told >= TOLD {
-                told = position;
+                let fetched = Action::Fetched { position };
                 // Where it goes on after a move, it hears that again.
-                let _ = act(context, process, Action::Fetched { position }).await;
+                if act(context, process, fetched).await.is_ok() {
+                    told = position;
+                }
             }
         };
         match broken {

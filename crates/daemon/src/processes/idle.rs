@@ -17,6 +17,8 @@ pub const FOLD_AFTER: Duration = Duration::from_secs(30);
 /// A process is folded at most this part of the time late.
 const LOOKS: u32 = 4;
 const SHORTEST: Duration = Duration::from_millis(5);
+/// Processes that are folded at one look, at most: each needs some times its memory meanwhile.
+const AT_ONCE: usize = 32;
 
 /// What was seen of processes.
 #[derive(Debug, Default)]
@@ -67,7 +69,8 @@ pub async fn fold_idle(processes: Weak<Processes>, after: Duration) {
             .collect();
         let used = unfolded.values();
         let used = used.map(|managed| (managed.id, managed.cpu_ns()));
-        for process in idle.look(Instant::now(), after, used) {
+        let found = idle.look(Instant::now(), after, used);
+        for process in found.into_iter().take(AT_ONCE) {
             if let Some(managed) = unfolded.get(&process) {
                 managed.fold();
             }

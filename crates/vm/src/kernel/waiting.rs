@@ -152,7 +152,8 @@ impl<'a, C: Blocking> Waiting<'a, C> {
             kernel.control.forget_fold();
             return false;
         }
-        let small = || kernel.meter.budget.used() <= MOST_BYTES;
+        let bytes = || kernel.meter.budget.used() + kernel.tree.used();
+        let small = || bytes() <= MOST_BYTES;
         kernel.control.wants_fold() && !self.call.progressed() && small()
     }
 

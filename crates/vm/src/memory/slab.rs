@@ -35,6 +35,8 @@ struct Rest {
     cold: Vec<(Arc<Space>, usize)>,
     /// The last slab that was made, and where its first piece is that was never used.
     fresh: Option<(Arc<Space>, usize)>,
+    /// Pieces that could not be prepared, to be tried again.
+    unprepared: Vec<(Arc<Space>, usize)>,
 }
 
 impl Slabs {
@@ -72,9 +74,24 @@ impl Slabs {
             drop(rest);
             return Ok(self.piece(slab, offset));
         }
+        let again = rest.unprepared.pop();
+        let (slab, offset) = match again {
+            Some(piece) => piece,
+            None => self.fresh(&mut rest)?,
+        };
+        drop(rest);
+        if let Err(error) = prepare(&slab, offset) {
+            self.rest().unprepared.push((slab, offset));
+            return Err(error);
+        }
+        Ok(self.piece(slab, offset))
+    }
+
+    /// A piece that was never used, of a new slab if need be.
+    fn fresh(&self, rest: &mut Rest) -> io::Result<(Arc<Space>, usize)> {
         let end = self.piece * self.count;
         let (slab, offset) = match rest.fresh.take() {
-            Some((slab, offset)) => (slab, offset),
+            Some(fresh) => fresh,
             None => {
                 let capacity = end + self.tail;
                 let slab = Space::new(Room { capacity, guard: 0 })?;
@@ -86,9 +103,7 @@ impl Slabs {
         };
         let next = offset + self.piece;
         rest.fresh = (next < end).then(|| (Arc::clone(&slab), next));
-        drop(rest);
-        prepare(&slab, offset)?;
-        Ok(self.piece(slab, offset))
+        Ok((slab, offset))
     }
 
     fn piece(self: &Arc<Slabs>, slab: Arc<Space>, offset: usize) -> Piece {

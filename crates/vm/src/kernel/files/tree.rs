@@ -154,6 +154,11 @@ impl Tree {
         })
     }
 
+    /// Bytes of files and names, as they count for the limit.
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
     /// The tree as it is written down.
     pub(crate) fn save(&self) -> FileTree {
         FileTree {
@@ -426,12 +431,6 @@ impl Tree {
         inode.modified_ns = modified.unwrap_or(inode.modified_ns);
         inode.changed_ns = now;
         Ok(())
-    }
-
-    /// Bytes in use, by the tree's own account.
-    #[cfg(test)]
-    pub(crate) fn used(&self) -> u64 {
-        self.used
     }
 
     /// The tree's account, taken anew.
