@@ -44,6 +44,9 @@ pub struct Options {
     pub immobile: bool,
 }
 
+/// How long clients may take to receive the last bytes of a program that has ended.
+const LAST_BYTES: Duration = Duration::from_secs(30);
+
 /// How a program ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -162,7 +165,10 @@ pub async fn run(
     // Its clients may be slow.
     tokio::select! {
         biased;
-        () = managed.sockets.drained() => {}
+        () = async {
+            managed.sockets.drained().await;
+            let _ = tokio::time::timeout(LAST_BYTES, anchors.delivered()).await;
+        } => {}
         () = interrupt => return Ok(Ended::Interrupted),
     }
     let end = status.borrow().clone();

@@ -5,6 +5,7 @@
 //! does not read, the stream's window fills and the process waits. What to do when the process is
 //! not where it was is decided by [`gateway::Connection`].
 
+use super::owing::Owing;
 use super::{Anchors, Where};
 use crate::switch::{Port, Switch};
 use node::event::{Failure, Reply};
@@ -38,6 +39,7 @@ struct AnchorEnd {
     inner: Mutex<Inner>,
     /// Something arrived that the connection's task should look at.
     news: Notify,
+    owing: Arc<Owing>,
 }
 
 struct Inner {
@@ -46,6 +48,10 @@ struct Inner {
     lazy: bool,
     /// What the connection's task has to tell its machine.
     events: VecDeque<gateway::Event>,
+    /// The client is owed bytes, or their end; counted.
+    owes: bool,
+    /// The client was told that no more come.
+    told_end: bool,
 }
 
 impl Inner {
@@ -68,6 +74,16 @@ impl AnchorEnd {
         }
     }
 
+    /// Counts what the client is owed; before the process can hear that it has arrived.
+    fn account(&self, inner: &mut Inner) {
+        let ended = inner.end.is_read_to_end() && !inner.told_end;
+        let broken = matches!(inner.end.status(), Status::Reset(_));
+        let owes = !broken && (ended || !inner.end.unread().is_empty());
+        if owes != std::mem::replace(&mut inner.owes, owes) {
+            self.owing.change(owes);
+        }
+    }
+
     /// Does something with the end and sends what follows from it.
     fn with<T>(&self, act: impl FnOnce(&mut End) -> T) -> T {
         let mut inner = self.inner();
@@ -77,12 +93,21 @@ impl AnchorEnd {
     }
 }
 
+impl Drop for AnchorEnd {
+    fn drop(&mut self) {
+        if self.inner().owes {
+            self.owing.change(false);
+        }
+    }
+}
+
 impl Port for AnchorEnd {
     fn arrived(&self, from: NodeId, frame: StreamFrame) {
         let epoch = frame.epoch;
         let not_here = matches!(frame.body, Body::NotHere);
         let mut inner = self.inner();
         let change = inner.end.handle(from, frame);
+        self.account(&mut inner);
         self.pump(&mut inner);
         if not_here {
             inner.happened(gateway::Event::NotHere { from, epoch });
@@ -207,8 +232,11 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
             end,
             lazy: false,
             events: VecDeque::new(),
+            owes: false,
+            told_end: false,
         }),
         news: Notify::new(),
+        owing: anchors.owing.clone(),
     });
     switch.add_anchor(stream, end.clone());
     let now = anchors.now();
@@ -366,6 +394,7 @@ impl Connection {
         } else if self.client_ended && self.told_end && inner.end.is_over() {
             inner.happened(gateway::Event::Drained);
         }
+        end.account(&mut inner);
         end.pump(&mut inner);
         wants
     }
@@ -400,6 +429,7 @@ impl Connection {
         }
         if inner.end.is_read_to_end() && !self.told_end {
             self.told_end = true;
+            inner.told_end = true;
             // A client that has gone already does not mind.
             let _ = rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write);
         }

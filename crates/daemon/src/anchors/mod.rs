@@ -4,6 +4,7 @@
 //! then clients wait in the kernel's queue. It closes when the process is stopped or gone.
 
 pub mod connection;
+mod owing;
 pub mod reopen;
 
 use crate::links::tally::Tally;
@@ -11,6 +12,7 @@ use crate::node_loop::LoopHandle;
 use crate::switch::Switch;
 use connection::Arrived;
 use gateway::Admission;
+use owing::Owing;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -66,6 +68,7 @@ pub struct Anchors {
     most_services: usize,
     started: Instant,
     services: Mutex<HashMap<ProcessId, Service>>,
+    owing: Arc<Owing>,
 }
 
 /// Where the process is, as far as this anchor knows.
@@ -126,7 +129,13 @@ impl Anchors {
             most_services: node::Limits::default().watched,
             started: Instant::now(),
             services: Mutex::default(),
+            owing: Arc::default(),
         })
+    }
+
+    /// Waits until no client is owed anything that has arrived here.
+    pub async fn delivered(&self) {
+        self.owing.none().await;
     }
 
     fn services(&self) -> MutexGuard<'_, HashMap<ProcessId, Service>> {
