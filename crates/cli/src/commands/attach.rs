@@ -122,7 +122,12 @@ async fn feed(client: &Client, id: &str) -> Infallible {
     let (mut at, mut piece, mut end) = (0, Vec::new(), false);
     loop {
         match client.input(id, at, piece.clone(), end).await {
-            Ok(received) => at = received,
+            // What it has no room for stays here until it has read.
+            Ok(received) => {
+                let taken = usize::try_from(received.saturating_sub(at)).unwrap_or(usize::MAX);
+                piece.drain(..taken.min(piece.len()));
+                at = received;
+            }
             // Its node may answer again; a piece that was taken is not taken twice.
             Err(error) if error.code() == Some("unavailable") => {
                 tokio::time::sleep(AGAIN).await;
@@ -130,6 +135,9 @@ async fn feed(client: &Client, id: &str) -> Infallible {
             }
             // What else keeps input from its process is said by its end.
             Err(_) => break,
+        }
+        if !piece.is_empty() {
+            continue;
         }
         if end {
             break;

@@ -28,7 +28,8 @@ pub const UNREAD: u64 = 128 << 10;
 /// Bytes of output that are taken at once. As lines of one byte they are six times as many in the
 /// log.
 const PIECE: usize = 16 << 10;
-/// Bytes of one piece of input, at most.
+/// Bytes of one piece of input, at most, and of input that the program has not read: it goes along
+/// in a move.
 pub const MAX_INPUT: usize = 64 << 10;
 /// How long the reader may be away, between two nodes or because a link broke, before the process
 /// is taken to be alone.
@@ -146,8 +147,8 @@ impl Console {
         self.await_reader();
     }
 
-    /// Takes a piece of input that begins at a position, or what is new of it; `ended` says that
-    /// none follows. Returns the position after it.
+    /// Takes what there is room for of a piece of input that begins at a position, or of what is
+    /// new of it; `ended` says that none follows. Returns the position after what was taken.
     pub fn take_input(&self, at: u64, bytes: &[u8], ended: bool) -> Result<u64, NotTaken> {
         let mut state = self.state();
         if state.sealed {
@@ -162,9 +163,12 @@ impl Console {
             .ok_or(NotTaken::Gap(state.received))?;
         let known = usize::try_from(known).unwrap_or(usize::MAX);
         let new = bytes.get(known..).unwrap_or_default();
-        if !state.ended && (!new.is_empty() || ended) {
-            state.input.extend(new);
-            state.received += new.len() as u64;
+        let room = MAX_INPUT.saturating_sub(state.input.len());
+        let (taken, rest) = new.split_at(new.len().min(room));
+        let ended = ended && rest.is_empty();
+        if !state.ended && (!taken.is_empty() || ended) {
+            state.input.extend(taken);
+            state.received = state.received.saturating_add(taken.len() as u64);
             state.ended = ended;
             state.wanted = false;
             state.wake();
@@ -398,6 +402,48 @@ mod tests {
         // What comes after the end is not for it.
         assert_eq!(console.take_input(7, b"more", false), Ok(7));
         assert_eq!(read(&console), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn more_input_than_the_program_may_have_waiting_is_left_to_whoever_has_it() {
+        let console = attached();
+        let much = vec![b'x'; MAX_INPUT];
+        assert_eq!(console.take_input(0, b"one", false), Ok(3));
+        let full = MAX_INPUT as u64;
+        assert_eq!(console.take_input(3, &much, true), Ok(full));
+        assert_eq!(console.take_input(full, &much[..3], true), Ok(full));
+        assert_eq!(read(&console), Ok(b"onexxxxx".to_vec()));
+        // The end comes when all before it was taken.
+        assert_eq!(console.take_input(full, b"end", true), Ok(full + 3));
+        assert_eq!(console.take_input(full + 3, b"x", false), Ok(full + 3));
+        let mut last = Vec::new();
+        loop {
+            let piece = read(&console).unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            last = piece;
+        }
+        assert!(last.ends_with(b"end"));
+    }
+
+    #[test]
+    fn positions_beyond_all_input_are_refused_or_harmless() {
+        let hostile = ConsoleState {
+            terminals: Terminals::default(),
+            input: Vec::new(),
+            received: u64::MAX - 1,
+            ended: false,
+            fetched: u64::MAX,
+        };
+        let console = Console::moved_here(Log::new(0, None), Some(hostile));
+        assert_eq!(
+            console.take_input(0, b"x", false),
+            Ok(u64::MAX - 1),
+            "what is known already"
+        );
+        let last = console.take_input(u64::MAX - 1, b"more", false);
+        assert_eq!(last, Ok(u64::MAX));
     }
 
     #[test]
