@@ -197,8 +197,6 @@ struct Connection {
     client_ended: bool,
     /// The process has ended its direction.
     stream_ended: bool,
-    /// The client was told so, behind the last byte.
-    told_end: bool,
     /// The answer to a question to the directory.
     answer: Option<oneshot::Receiver<gateway::Event>>,
     /// How to close the client's connection, once it is to be closed.
@@ -251,7 +249,6 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
         reading: false,
         client_ended: false,
         stream_ended: false,
-        told_end: false,
         answer: None,
         close: None,
     };
@@ -391,7 +388,7 @@ impl Connection {
         if let Err(error) = read {
             tracing::debug!(process = %self.process, %error, "a client is gone");
             inner.happened(gateway::Event::ClientReset);
-        } else if self.client_ended && self.told_end && inner.end.is_over() {
+        } else if self.client_ended && inner.told_end && inner.end.is_over() {
             inner.happened(gateway::Event::Drained);
         }
         end.account(&mut inner);
@@ -427,8 +424,7 @@ impl Connection {
             self.stream_ended = true;
             inner.happened(gateway::Event::StreamEnded);
         }
-        if inner.end.is_read_to_end() && !self.told_end {
-            self.told_end = true;
+        if inner.end.is_read_to_end() && !inner.told_end {
             inner.told_end = true;
             // A client that has gone already does not mind.
             let _ = rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write);
