@@ -680,7 +680,7 @@ async fn go_down(core: &Core) {
             let ended = |status: &Status| matches!(status, Status::Ended(_));
             let _ = status.wait_for(ended).await;
         }
-        // Their clients have what they wrote, and their records are gone.
+        // Their anchors have what they wrote, and their records are gone.
         core.processes.reported().await;
         let (reply, empty) = oneshot::channel();
         core.node.tell(Input::WhenEmpty(reply));
@@ -688,5 +688,9 @@ async fn go_down(core: &Core) {
     };
     if tokio::time::timeout(GOING_DOWN, gone).await.is_err() {
         tracing::warn!("some processes did not end in time");
+    }
+    let delivered = core.anchors.delivered();
+    if tokio::time::timeout(GOING_DOWN, delivered).await.is_err() {
+        tracing::warn!("some clients did not take their last bytes in time");
     }
 }
