@@ -1,4 +1,5 @@
-//! Reads a directory of this machine for `--dir SRC:DST`: the copy becomes part of the process.
+//! Directories for a process, as the command line names them: for `--dir` and copied volumes they are
+//! read here, and the copy becomes part of the process.
 
 use crate::failure::{Failure, code};
 use daemon::MAX_FILES_BYTES;
@@ -6,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use wire::api::FileSpec;
+use wire::snapshot::Binding;
 
 /// Files, directories and links with the contents of the files among them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,9 +23,9 @@ pub struct Tree {
 /// `SRC:DST` of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    source: PathBuf,
+    pub source: PathBuf,
     /// Absolute, without `.`, `..` or doubled slashes; "/" is the root.
-    target: String,
+    pub target: String,
 }
 
 impl std::str::FromStr for Mount {
@@ -59,6 +61,37 @@ impl std::str::FromStr for Mount {
             source: source.into(),
             target: normal,
         })
+    }
+}
+
+/// `SRC:DST[:copy|share|pin]` of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeArg {
+    /// What is to be where.
+    pub mount: Mount,
+    /// What becomes of it in a move; none if it is copied.
+    pub binding: Option<Binding>,
+}
+
+impl std::str::FromStr for VolumeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<VolumeArg, String> {
+        let (mount, binding) = match text.rsplit_once(':') {
+            Some((mount, "copy")) => (mount, None),
+            Some((mount, "share")) => (mount, Some(Binding::Share)),
+            Some((mount, "pin")) => (mount, Some(Binding::Pin)),
+            _ => (text, None),
+        };
+        let mount: Mount = mount.parse()?;
+        if binding.is_some() && mount.target == "/" {
+            return Err(
+                "a directory of the node cannot take the place of `/`; give it one \
+                        beneath, or a copy"
+                    .to_owned(),
+            );
+        }
+        Ok(VolumeArg { mount, binding })
     }
 }
 
@@ -130,7 +163,7 @@ impl Tree {
         let length = content.len() as u64;
         if length > room {
             return Err(Failure::new(format!(
-                "with `{}` the files given by --dir have more than {} MiB, the most that a process \
+                "with `{}` the files given by --dir and --volume have more than {} MiB, the most that a process \
                  can be given; leave some out",
                 source.display(),
                 MAX_FILES_BYTES >> 20
@@ -166,7 +199,7 @@ fn special(path: &Path) -> Failure {
     let path = path.display();
     Failure::new(format!(
         "`{path}` is neither a file, a directory nor a link, and cannot travel with a process; \
-         leave it out of the directory given to --dir"
+         leave it out of what is given by --dir or --volume"
     ))
 }
 
@@ -192,6 +225,27 @@ mod tests {
         assert_eq!(mount(".:/").unwrap().target, "/");
         for wrong in ["a", ":/x", "a:x", "a:/x/../y", "a:"] {
             assert!(mount(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_copied_unless_it_says_otherwise() {
+        let volume = |text: &str| text.parse::<VolumeArg>();
+        let found = volume("a:b:/srv:share").unwrap();
+        assert_eq!(found.mount, mount("a:b:/srv").unwrap());
+        assert_eq!(found.binding, Some(Binding::Share));
+        assert_eq!(volume("a:/b:pin").unwrap().binding, Some(Binding::Pin));
+        for copied in ["a:/b", "a:/b:copy", "a:/:copy"] {
+            assert_eq!(volume(copied).unwrap().binding, None, "{copied}");
+        }
+        for wrong in [
+            "a:/b:shared",
+            "a:share",
+            "a:/:share",
+            ":/b:pin",
+            "a:/x/../y:pin",
+        ] {
+            assert!(volume(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -159,3 +159,50 @@ fn a_program_that_traps_or_overflows_its_stack_behaves_the_same_under_torture() 
         assert!(done.out.starts_with("x\nx\n"));
     }
 }
+
+#[test]
+fn a_program_works_in_the_directory_itself_or_in_a_copy_as_it_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let run = |options: &[&str]| {
+        let mut command = limosa();
+        command.arg("run").args(options).arg(guest("files"));
+        Done::from(command.output().unwrap())
+    };
+    let result = directory.path().join("result");
+    for binding in ["", ":copy"] {
+        let kept = run(&["--volume", &format!("{path}:/keep{binding}")]);
+        assert!(kept.succeeds().contains("\nkept "));
+        assert!(!result.exists(), "{binding}");
+    }
+    for binding in [":share", ":pin"] {
+        let kept = run(&["--volume", &format!("{path}:/keep{binding}")]);
+        let (_, hash) = kept.succeeds().rsplit_once("kept ").unwrap();
+        assert_eq!(fs::read_to_string(&result).unwrap().trim_end(), hash);
+        fs::remove_file(&result).unwrap();
+    }
+    let share = format!("{path}:/keep:share");
+    run(&["--torture", "1", "--volume", &share]).fails(2, &["--torture", "copy"]);
+    run(&["--on", "x", "--volume", "here:/keep:share"]).fails(2, &["`here`", "--on"]);
+    let missing = format!("{path}/none:/keep:pin");
+    run(&["--volume", &missing]).fails(125, &["`/keep`", "none"]);
+    run(&["--volume", &format!("{path}:/keep:mine")]).fails(2, &["--volume"]);
+}
+
+#[test]
+fn a_node_gives_the_directories_that_it_was_started_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let share = format!("{path}:/keep:share");
+    let run = |node: &Node| {
+        let mut command = node.limosa();
+        command.args(["run", "--on", "one", "--volume", &share]);
+        Done::from(command.arg(guest("files")).output().unwrap())
+    };
+    let node = Node::start("one", None);
+    run(&node).fails(125, &["`/keep`", "--volumes"]);
+    drop(node);
+    let node = Node::start_with("one", None, &["--volumes", path]);
+    assert!(run(&node).succeeds().contains("\nkept "));
+    assert!(directory.path().join("result").exists());
+}

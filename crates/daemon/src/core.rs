@@ -9,6 +9,7 @@ use crate::moves::Arrivals;
 use crate::node_loop::{Input, LoopHandle, Opened};
 use crate::processes::Processes;
 use crate::processes::managed::Managed;
+use crate::processes::volumes::Grants;
 use crate::run::Progress;
 use crate::state_dir::{self, StateDir};
 use crate::switch::Switch;
@@ -41,6 +42,8 @@ pub struct Core {
     pub switch: Arc<Switch>,
     /// What runs here.
     pub processes: Arc<Processes>,
+    /// What processes may be given of this machine.
+    pub grants: Grants,
     /// Clients' connections.
     pub anchors: Arc<Anchors>,
     /// The loop that decides.

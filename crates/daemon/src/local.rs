@@ -16,6 +16,7 @@ use crate::processes::managed::{
 use crate::processes::sockets::Sockets;
 use crate::processes::terminal::Terminal;
 use crate::processes::tree;
+use crate::processes::volumes::{Grants, Refused};
 use crate::switch::Switch;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -78,6 +79,9 @@ pub enum LocalError {
     /// A file of its tree makes no sense.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// A volume cannot be given.
+    #[error(transparent)]
+    Volume(#[from] Refused),
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] OpenError),
@@ -108,6 +112,8 @@ pub async fn run(
     let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     // Before anything is opened: a file that makes no sense is said first.
     let mut birth = tree::birth(spec, &contents, Vec::new())?;
+    // They are the user's own, who runs this.
+    let volumes = Grants::All.open(&spec.volumes)?;
     let image = Loader::load_alone(engine, module.into())
         .await
         .map_err(|error| match error {
@@ -138,6 +144,7 @@ pub async fn run(
         listeners,
         born_ns: 0,
         moves: 0,
+        volumes,
     };
     let (created, made) = oneshot::channel();
     let managed = Managed::spawn(launch, Arc::new(Nobody), created).map_err(LocalError::Start)?;

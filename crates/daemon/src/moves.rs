@@ -22,6 +22,7 @@ use crate::processes::console::Console;
 use crate::processes::log::Log;
 use crate::processes::managed::{Launch, Managed, Origin, Sealed};
 use crate::processes::sockets::Sockets;
+use crate::processes::volumes;
 use crate::store::images::id_of;
 use arrivals::{Arrived, MAX_LUGGAGE};
 use node::event::{Event, Token};
@@ -215,6 +216,7 @@ impl Moves {
         if self.core.shutdown.is_cancelled() {
             return Err("the node is shutting down".to_owned());
         }
+        volumes::movable(&offer.name, &offer.volumes)?;
         let reserved = self.core.processes.reserve(offer.process);
         let reserved = reserved.map_err(|error| error.to_string())?;
         match available_memory() {
@@ -394,8 +396,10 @@ impl Receive {
             return;
         }
         let id = self.id;
-        let image = match self.image().await {
-            Ok(image) => image,
+        let ready: Result<_, String> =
+            async { Ok((self.volumes().await?, self.image().await?)) }.await;
+        let (volumes, image) = match ready {
+            Ok(ready) => ready,
             Err(reason) => {
                 let result = Err(reason);
                 self.core.node.event(Event::Prepared { id, result });
@@ -405,7 +409,10 @@ impl Receive {
         let result = Ok(());
         self.core.node.event(Event::Prepared { id, result });
         let result = match self.snapshot().await {
-            Ok((luggage, arrived, bytes)) => self.restore(image, luggage, arrived, bytes).await,
+            Ok((luggage, arrived, bytes)) => {
+                let birth = (image, volumes);
+                self.restore(birth, luggage, arrived, bytes).await
+            }
             Err(reason) => Err(reason),
         };
         let failed = result.is_err();
@@ -445,6 +452,14 @@ impl Receive {
             Some(arrived) => Ok(arrived),
             None => Err("the move is over".to_owned()),
         }
+    }
+
+    /// Opens the volumes: what is not here is said before anything is frozen.
+    async fn volumes(&self) -> Result<Arc<[vm::Volume]>, String> {
+        let (grants, volumes) = (self.core.grants.clone(), self.offer.volumes.clone());
+        let opened = tokio::task::spawn_blocking(move || grants.open(&volumes)).await;
+        let opened = opened.map_err(|error| error.to_string())?;
+        opened.map_err(|refused| refused.to_string())
     }
 
     /// Loads the image, waiting for its bytes if they are not here, and compiles both modules.
@@ -493,7 +508,7 @@ impl Receive {
     /// Thaws the process and attaches it, standing by, to all its anchors.
     async fn restore(
         &self,
-        image: Arc<Image>,
+        (image, volumes): (Arc<Image>, Arc<[vm::Volume]>),
         luggage: Luggage,
         arrived: Instant,
         bytes: Vec<u8>,
@@ -508,6 +523,9 @@ impl Receive {
             let decoded = start.elapsed();
             if snapshot.image != offer.image || snapshot.artefact != offer.artefact {
                 return Err(failed("the snapshot is of another program".to_owned()));
+            }
+            if snapshot.volumes != offer.volumes {
+                return Err(failed("the snapshot names other volumes".to_owned()));
             }
             let kernel = &mut snapshot.kernel;
             kernel.limits = kernel.limits.within(Limits::default());
@@ -537,6 +555,7 @@ impl Receive {
                 listeners: luggage.listeners,
                 born_ns: luggage.born_ns,
                 moves: luggage.moves,
+                volumes,
             };
             let (created, made) = oneshot::channel();
             let log = launch.log.clone();

@@ -14,6 +14,7 @@ use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
 use crate::processes::idle::{FOLD_AFTER, fold_idle};
 use crate::processes::managed::Status;
+use crate::processes::volumes::Grants;
 use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
 use crate::store::images::Images;
@@ -73,6 +74,8 @@ pub struct NodeConfig {
     pub max_connections: usize,
     /// How long a process may wait before it is folded; for ever if absent.
     pub fold_after: Option<Duration>,
+    /// Directories that processes may be given as volumes, with all that is beneath them.
+    pub volumes: Vec<PathBuf>,
     /// Told of every step of every move, before the node goes on.
     pub progress: Option<Progress>,
 }
@@ -100,6 +103,7 @@ impl Default for NodeConfig {
             max_processes: DEFAULT_PROCESSES,
             max_connections: crate::anchors::MAX_CONNECTIONS,
             fold_after: Some(FOLD_AFTER),
+            volumes: Vec::new(),
             progress: None,
         }
     }
@@ -258,6 +262,7 @@ pub async fn run_node(
             config.max_processes,
         ),
         loader: Loader::new(engine, Images::new(&state.path("images"))),
+        grants: Grants::Within(config.volumes.clone()),
         switch,
         node,
         arrivals: Default::default(),

@@ -58,6 +58,7 @@ impl World {
             epoch: claim.epoch,
             attempt: claim.attempt,
             memory_bytes: 1 << 20,
+            volumes: Vec::new(),
         };
         let record = Record {
             process: ProcessId(1),

@@ -15,6 +15,7 @@ use std::fmt;
 use std::time::Duration;
 use wire::control::{Control, Member, Offer};
 use wire::directory::{Claim, Record};
+use wire::snapshot::Volume;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 pub use overlay::directory::Change;
@@ -86,6 +87,8 @@ pub enum Event {
         artefact: ArtefactId,
         /// Its linear memory, in bytes.
         memory_bytes: u64,
+        /// The directories of this node that it uses.
+        volumes: Vec<Volume>,
     },
     /// Command: call off the move of a process that this node is the source of, if its target was
     /// not proposed yet. Without a reply: who asked for the move gets one.

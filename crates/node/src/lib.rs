@@ -201,7 +201,8 @@ impl Node {
                 to,
                 artefact,
                 memory_bytes,
-            } => self.migrate(now, token, id, process, to, artefact, memory_bytes),
+                volumes,
+            } => self.migrate(now, token, id, process, to, artefact, memory_bytes, volumes),
             Event::Cancel { process, reason } => self.cancel(now, process, reason),
             Event::Remove { token, process } => {
                 let operation = Operation::Get(process);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use wire::control::{Control, Offer, Step};
 use wire::directory::{Answer, Claim, Record};
 use wire::name::{check_name, printable};
+use wire::snapshot::Volume;
 use wire::{ArtefactId, MoveId, NodeId, ProcessId};
 
 /// Moves that ended well and are remembered, for sources that ask again.
@@ -90,6 +91,7 @@ impl Node {
         to: NodeId,
         artefact: ArtefactId,
         memory_bytes: u64,
+        volumes: Vec<Volume>,
     ) {
         let Some(entry) = self.processes.get(process) else {
             let purpose = Purpose::MigrateElsewhere { token, process };
@@ -131,6 +133,7 @@ impl Node {
             epoch: claim.epoch,
             attempt: claim.attempt,
             memory_bytes,
+            volumes,
         };
         let config = self.config.moves;
         let machine = Source::new(now, config, self.id(), to, offer);

@@ -110,6 +110,7 @@ impl Fleet {
             to,
             artefact: ArtefactId::default(),
             memory_bytes: 4096,
+            volumes: Vec::new(),
         })
     }
 
@@ -591,6 +592,7 @@ fn an_offer_of_a_process_whose_name_is_none_is_refused() {
             epoch: Epoch(1),
             attempt: 1,
             memory_bytes: 0,
+            volumes: Vec::new(),
         };
         let message = Control::Move {
             id: MoveId(5),

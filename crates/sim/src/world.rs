@@ -422,6 +422,7 @@ impl World {
             to: node,
             artefact: ArtefactId::default(),
             memory_bytes: 1 << 20,
+            volumes: Vec::new(),
         })
     }
 

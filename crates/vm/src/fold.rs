@@ -7,8 +7,8 @@
 //! ```
 //! A process that waits holds an instance, a native stack and a slot. One that waits long can do
 //! without: it is frozen where it waits, and what is left is small, and no mapping. Its sockets
-//! stay with their port, so nothing has to be given up or granted anew; and no time is lost, since
-//! its clocks go on.
+//! stay with their port, and its files on volumes stay open, so nothing has to be given up or granted
+//! anew; and no time is lost, since its clocks go on.
 //!
 //! Nothing that comes is missed: the call looks once more after its wakers are registered, and only
 //! then freezes; whatever comes later wakes the process. A folded process is frozen in all respects:
@@ -18,7 +18,7 @@ use crate::account::Meter;
 use crate::control::Shared;
 use crate::delta::Delta;
 use crate::image::Image;
-use crate::kernel::{Kernel, Origin};
+use crate::kernel::{Kept, Kernel, Volumes};
 use crate::machine::{Machine, Part};
 use crate::memory::Source;
 use crate::ports::Ports;
@@ -35,7 +35,7 @@ pub(crate) struct Folded {
     /// A snapshot without memories and sockets, as bytes.
     bytes: Box<[u8]>,
     memories: Box<[Delta]>,
-    origin: Origin,
+    kept: Kept,
     /// When it was frozen for somebody, in nanoseconds since birth.
     frozen_ns: Option<u64>,
 }
@@ -44,7 +44,7 @@ fn unreadable(error: impl std::fmt::Display) -> wasmtime::Error {
     wasmtime::Error::msg(format!("the folded state cannot be read: {error}"))
 }
 
-/// The state of an instance whose stack is frozen, and of its kernel.
+/// The state of an instance whose stack is frozen, and of its kernel; without its volumes.
 pub(crate) fn snapshot(
     machine: &mut Machine,
     image: &Image,
@@ -64,6 +64,7 @@ pub(crate) fn snapshot(
         references,
         memories: machine.capture(image)?,
         kernel,
+        volumes: Vec::new(),
     })
 }
 
@@ -74,7 +75,7 @@ impl Folded {
         image: &Image,
         phase: Phase,
     ) -> wasmtime::Result<Folded> {
-        let (kernel, origin) = machine.kernel().put_away();
+        let (kernel, kept) = machine.kernel().put_away();
         let mut state = snapshot(machine, image, phase, kernel)?;
         let memories = std::mem::take(&mut state.memories).into_iter();
         let memories = memories.zip(image.pages());
@@ -82,7 +83,7 @@ impl Folded {
         Ok(Folded {
             bytes: state.encode().into(),
             memories: memories.collect(),
-            origin,
+            kept,
             frozen_ns: None,
         })
     }
@@ -107,7 +108,13 @@ impl Folded {
     ) -> wasmtime::Result<Machine> {
         let state = self.read()?;
         let (ports, control) = (ports.clone(), Arc::clone(control));
-        let kernel = Kernel::take_up(state.kernel, self.origin, ports, control, meter.clone());
+        let kernel = Kernel::take_up(
+            state.kernel,
+            self.kept.clone(),
+            ports,
+            control,
+            meter.clone(),
+        );
         let kernel = kernel.map_err(unreadable)?;
         let sources = image.pages().iter().cloned().map(Source::Pages).collect();
         let mut machine = Machine::new(image, Part::Thaw, kernel, sources)?;
@@ -122,16 +129,21 @@ impl Folded {
 
     /// Notes that the process is frozen: the time that a snapshot tells is this one.
     pub(crate) fn note_frozen(&mut self, ports: &Ports) {
-        self.frozen_ns = Some(self.origin.since_birth_ns(ports));
+        self.frozen_ns = Some(self.kept.0.since_birth_ns(ports));
     }
 
     /// Its state, but for its sockets and accounts.
     pub(crate) fn snapshot(&self, image: &Image, ports: &Ports) -> wasmtime::Result<Snapshot> {
         let mut state = self.read()?;
         state.memories = self.memories(image);
-        let now = || self.origin.since_birth_ns(ports);
+        let now = || self.kept.0.since_birth_ns(ports);
         state.kernel.monotonic_ns = self.frozen_ns.unwrap_or_else(now);
         Ok(state)
+    }
+
+    /// What it has open on volumes.
+    pub(crate) fn volumes(&self) -> Volumes {
+        self.kept.1.clone()
     }
 
     /// Its file tree.

@@ -15,7 +15,8 @@
 //!   (`kernel`: WASI preview 1); [`Control`] asks it to freeze or to end, from any thread;
 //! - one that waits long can do without an instance: it is *folded* (`fold`), to what its memory
 //!   differs in from the image (`delta`), and unfolds when it is called;
-//! - [`ports`] is what it needs from outside: clocks, entropy, standard streams, sockets;
+//! - [`ports`] is what it needs from outside: clocks, entropy, standard streams, sockets, and each
+//!   [`Volume`] that it may use;
 //! - [`torture`] freezes a program at random places and compares it with a plain run.
 //!
 //! The machine is executor-neutral: [`Process::run`] is a future that any executor can poll, and
@@ -41,6 +42,7 @@ mod snapshot;
 mod spec;
 mod state;
 mod template;
+mod volumes;
 
 pub use account::{Accounts, Meter};
 pub use control::Control;
@@ -52,3 +54,4 @@ pub use process::{Outcome, Process, SnapshotError, Trap};
 pub use snapshot::ThawError;
 pub use spec::Spec;
 pub use template::Template;
+pub use volumes::{MAX_VOLUMES, Volume, VolumeError};

@@ -1,9 +1,11 @@
-//! What a process needs from outside, as ports: clocks, entropy, standard streams, sockets.
+//! What a process needs from outside, as ports: clocks, entropy, standard streams, sockets, volumes.
 //!
 //! The machine never sleeps, reads a clock or opens a socket itself. A world gives it these; tests
 //! and torture give it virtual ones. Every method returns at once: where there is nothing to do
 //! yet, it says so, and wakes the registered waker when that changes.
 
+use crate::volumes::Volume;
+use std::sync::Arc;
 use std::task::Waker;
 use wire::StreamId;
 use wire::snapshot::{Listener, Stream};
@@ -105,25 +107,28 @@ pub trait Network: Send + Sync {
 #[derive(Clone)]
 pub struct Ports {
     /// Clocks.
-    pub clock: std::sync::Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// Entropy.
-    pub entropy: std::sync::Arc<dyn Entropy>,
+    pub entropy: Arc<dyn Entropy>,
     /// Standard streams.
-    pub stdio: std::sync::Arc<dyn Stdio>,
+    pub stdio: Arc<dyn Stdio>,
     /// Sockets.
-    pub network: std::sync::Arc<dyn Network>,
+    pub network: Arc<dyn Network>,
+    /// Directories of this machine that it may use, in the order of its snapshot.
+    pub volumes: Arc<[Volume]>,
 }
 
 impl Ports {
     /// A world in which nothing ever happens: time stands still, every read is at its end. For
     /// instances that are never run.
     pub fn nothing() -> Ports {
-        let nothing = std::sync::Arc::new(Nothing);
+        let nothing = Arc::new(Nothing);
         Ports {
             clock: nothing.clone(),
             entropy: nothing.clone(),
             stdio: nothing.clone(),
             network: nothing,
+            volumes: Arc::default(),
         }
     }
 }

@@ -74,6 +74,12 @@ pub enum SnapshotError {
         "the process is immobile: it was started with --immobile, and can be neither moved nor written down"
     )]
     Immobile,
+    /// It has a file open that can be opened nowhere else.
+    #[error(
+        "the process has a file open that has been removed, or taken out of its volume: {0}; it can \
+         be written down when the file is closed"
+    )]
+    Removed(String),
     /// The process has ended, or its run was abandoned.
     #[error("the process is not frozen: it has ended")]
     Ended,
@@ -125,6 +131,11 @@ impl Drop for Process {
     }
 }
 
+/// The volumes that a process is given.
+fn described(ports: &Ports) -> impl Iterator<Item = &wire::snapshot::Volume> {
+    ports.volumes.iter().map(|volume| &volume.description)
+}
+
 /// Memories that begin as the image's do.
 fn of_image(image: &Image) -> Vec<Source> {
     image.pages().iter().cloned().map(Source::Pages).collect()
@@ -155,6 +166,9 @@ impl Process {
         ports: Ports,
     ) -> Result<Process, ThawError> {
         check(image, &snapshot)?;
+        if !snapshot.volumes.iter().eq(described(&ports)) {
+            return Err(ThawError::Volumes);
+        }
         let Snapshot {
             phase,
             frames,
@@ -508,15 +522,19 @@ impl Process {
             _ => return Err(SnapshotError::Ended),
         };
         let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
-        let mut snapshot = match (&self.folded, &mut self.machine) {
-            (Some(folded), _) => folded.snapshot(&self.image, &self.ports),
+        let (snapshot, volumes) = match (&self.folded, &mut self.machine) {
+            (Some(folded), _) => (folded.snapshot(&self.image, &self.ports), folded.volumes()),
             (None, Some(machine)) => {
-                let (kernel, _) = machine.kernel().put_away();
-                fold::snapshot(machine, &self.image, phase, kernel)
+                let (kernel, (_, volumes)) = machine.kernel().put_away();
+                let snapshot = fold::snapshot(machine, &self.image, phase, kernel);
+                (snapshot, volumes)
             }
             (None, None) => return Err(SnapshotError::Ended),
-        }
-        .map_err(failed)?;
+        };
+        let mut snapshot = snapshot.map_err(failed)?;
+        let descriptors = volumes.save(&snapshot.kernel.descriptors);
+        snapshot.kernel.descriptors = descriptors.map_err(SnapshotError::Removed)?;
+        snapshot.volumes = described(&self.ports).cloned().collect();
         let accounts = self.meter.read();
         (snapshot.kernel.cpu_ns, snapshot.kernel.freezes) = (accounts.cpu_ns, accounts.freezes);
         (snapshot.kernel.listeners, snapshot.kernel.streams) = self.ports.network.seal();

@@ -26,6 +26,9 @@ pub enum ThawError {
         /// The snapshot's.
         found: ImageId,
     },
+    /// It is given other volumes than it names.
+    #[error("the process is not given the volumes that its snapshot names")]
+    Volumes,
     /// It was written with another version of the pass.
     #[error(
         "the snapshot uses artefact {}, but this version makes artefact {} of the image: thaw it \

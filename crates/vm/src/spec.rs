@@ -19,6 +19,9 @@ pub struct Spec {
     pub listeners: Vec<String>,
     /// What the root of the file tree is preopened as; descriptors after the listeners.
     pub preopens: Vec<Vec<u8>>,
+    /// What its volumes are preopened as, in the order of [`crate::ports::Ports::volumes`];
+    /// descriptors after the preopens.
+    pub volumes: Vec<Vec<u8>>,
     /// Limits.
     pub limits: Limits,
 }
@@ -31,6 +34,7 @@ impl Default for Spec {
             files: FileTree::default(),
             listeners: Vec::new(),
             preopens: vec![b"/".to_vec()],
+            volumes: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -58,7 +62,8 @@ impl Spec {
             name: name.clone(),
             queue: Vec::new(),
         };
-        let descriptors: BTreeMap<_, _> = (0..).zip(newborn(count, &self.preopens)).collect();
+        let descriptors = newborn(count, &self.preopens, &self.volumes);
+        let descriptors: BTreeMap<_, _> = (0..).zip(descriptors).collect();
         Kernel {
             args: self.args.clone(),
             env: self.environment(),
@@ -91,6 +96,7 @@ impl Image {
             references: self.initial_state().references.clone(),
             memories: self.initial_memories().to_vec(),
             kernel: spec.kernel(),
+            volumes: Vec::new(),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use vm::ports::{Clock, Io, Ports, Stdio};
-use vm::{Backend, Control, Image, Outcome, Polls, Process, Spec};
-use wire::snapshot::{Pending, Snapshot};
+use vm::{Backend, Control, Image, Outcome, Polls, Process, SnapshotError, Spec};
+use wire::snapshot::{Binding, Pending, Snapshot, Target};
 
 /// A world in which time and input come when they are told to.
 #[derive(Default)]
@@ -425,4 +425,75 @@ fn a_process_with_much_memory_is_left_alone() {
     world.input(b"x");
     assert!(running.turn().is_none());
     assert_eq!(world.output(), b"1x");
+}
+
+/// Opens `a` in the first volume; then writes two bytes of it for each byte that it reads.
+const READER: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read"
+        (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write"
+        (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\40\00\00\00\01\00\00\00\50\00\00\00\02\00\00\00a")
+    (func (export "_start")
+        (if (call $open (i32.const 4) (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 0)
+                (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 32))
+            (then unreachable))
+        (loop
+            (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 36)))
+            (drop (call $read (i32.load (i32.const 32)) (i32.const 8) (i32.const 1) (i32.const 36)))
+            (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 36)))
+            (br 0))))"#;
+
+#[test]
+fn what_a_folded_process_has_open_on_a_volume_stays_open_whatever_becomes_of_its_path() {
+    let directory = std::env::temp_dir().join(format!("limosa-fold-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a"), "0123456789").unwrap();
+    let volume = vm::Volume::open(wire::snapshot::Volume {
+        source: directory.to_str().unwrap().to_owned(),
+        destination: "/data".to_owned(),
+        binding: Binding::Share,
+    });
+    let world = World::new();
+    let ports = Ports {
+        volumes: Arc::new([volume.unwrap()]),
+        ..world.ports()
+    };
+    let spec = Spec {
+        volumes: vec![b"/data".to_vec()],
+        ..Spec::default()
+    };
+    let mut running = Running::new(Process::start(&image(READER), &spec, ports).unwrap());
+    assert!(running.turn().is_none());
+    running.fold();
+    std::fs::rename(directory.join("a"), directory.join("b")).unwrap();
+    world.input(b"x");
+    assert!(running.turn().is_none());
+    assert_eq!(world.output(), b"01");
+
+    // A snapshot tells the path of now, folded or not.
+    running.fold();
+    std::fs::rename(directory.join("b"), directory.join("c")).unwrap();
+    let mut process = running.freeze();
+    let descriptors = process.snapshot().unwrap().kernel.descriptors;
+    let tells = |wanted: &[u8]| {
+        let mut targets = descriptors.values().map(|descriptor| &descriptor.target);
+        targets.any(|target| matches!(target, Target::VolumeFile { path, .. } if path == wanted))
+    };
+    assert!(tells(b"c"), "{descriptors:?}");
+
+    let mut running = Running::new(process);
+    assert!(running.turn().is_none());
+    running.fold();
+    std::fs::remove_dir_all(&directory).unwrap();
+    world.input(b"x");
+    assert!(running.turn().is_none());
+    assert_eq!(world.output(), b"23");
+    running.fold();
+    let removed = running.freeze().snapshot().unwrap_err();
+    assert!(matches!(removed, SnapshotError::Removed(_)), "{removed}");
 }

@@ -127,6 +127,7 @@ fn world(events: u64) -> (Arc<Impatient>, Ports) {
         entropy: world.clone(),
         stdio: world.clone(),
         network: world.clone(),
+        volumes: Arc::default(),
     };
     (world, ports)
 }

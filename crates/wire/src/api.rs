@@ -2,6 +2,7 @@
 
 pub mod run_body;
 
+use crate::snapshot::Volume;
 use crate::{Epoch, ImageId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -20,6 +21,8 @@ pub struct RunSpec {
     pub listen: Vec<ListenSpec>,
     /// Files and directories to place in the private file tree.
     pub files: Vec<FileSpec>,
+    /// Directories of the node that it uses where they are.
+    pub volumes: Vec<Volume>,
     /// The node to run on, by name or id; the one that is asked if absent.
     pub on: Option<String>,
     /// Somebody stays with it: output waits for its reader (`logs?attached=1`), input comes through
@@ -107,6 +110,9 @@ pub struct ProcessInfo {
     /// It has waited for long and keeps no more than it needs to go on.
     #[serde(default)]
     pub folded: bool,
+    /// Directories of its node that it uses.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
 }
 
 /// A listener of a process.

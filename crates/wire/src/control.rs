@@ -1,6 +1,7 @@
 //! Messages of the control link between two nodes: heartbeats, members, directory, moves.
 
 use crate::directory::{Answer, Operation};
+use crate::snapshot::Volume;
 use crate::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
 
@@ -100,4 +101,6 @@ pub struct Offer {
     pub attempt: u64,
     /// Its linear memory, in bytes.
     pub memory_bytes: u64,
+    /// The directories of its node that it uses: what the target must have too.
+    pub volumes: Vec<Volume>,
 }

@@ -15,6 +15,7 @@ use wire::link::{
     BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, Luggage, MAX_CONTROL, Secret,
     write_frame,
 };
+use wire::snapshot::{Binding, Volume};
 use wire::ticket::Ticket;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId, fuzzing};
 
@@ -101,6 +102,11 @@ fn no_bytes_break_the_reading_of_requests_to_run() {
             file("/data/a", None, false, 5),
             file("/data/b", Some("a"), false, 0),
         ],
+        volumes: vec![Volume {
+            source: "/srv/photos".to_owned(),
+            destination: "/photos".to_owned(),
+            binding: Binding::Share,
+        }],
         on: Some("north".to_owned()),
         attach: Some(wire::api::Terminals {
             stdin: true,
@@ -214,6 +220,11 @@ fn no_bytes_break_the_reading_of_links() {
         epoch: Epoch(3),
         attempt: 1,
         memory_bytes: 1 << 23,
+        volumes: vec![Volume {
+            source: "/srv/photos".to_owned(),
+            destination: "/photos".to_owned(),
+            binding: Binding::Share,
+        }],
     };
     let step = |step| Control::Move {
         id: MoveId(5),

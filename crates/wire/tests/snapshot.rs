@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::PathBuf;
-use support::{birth, full, mutate, with_references};
+use support::{birth, full, mutate, with_references, with_volume};
 use wire::snapshot::{
     DecodeError, Encoded, HEADER_BYTES, Header, MAGIC, PageKind, Run, Snapshot, fix_header,
 };
@@ -27,6 +27,7 @@ fn a_snapshot_is_exactly_the_golden_bytes() {
     golden("birth-2.snapshot", &birth());
     golden("full-2.snapshot", &full());
     golden("references-2.snapshot", &with_references());
+    golden("volumes-1.snapshot", &with_volume());
 }
 
 #[test]
@@ -210,9 +211,9 @@ fn sections_are_required_once_in_order_and_known() {
     assert_eq!(assemble(&good), snapshot.encode());
 
     let mut unknown = good.clone();
-    unknown.push((7, 1, vec![1]));
+    unknown.push((8, 1, vec![1]));
     let error = Snapshot::decode(&assemble(&unknown)).unwrap_err();
-    assert_eq!(error, DecodeError::UnknownSection { kind: 7 });
+    assert_eq!(error, DecodeError::UnknownSection { kind: 8 });
 
     let mut optional = good.clone();
     optional.push((0x8006, 9, vec![1]));
@@ -292,7 +293,8 @@ fn a_page_map_that_does_not_fit_its_memory_is_refused() {
 #[test]
 fn mutated_snapshots_are_refused_or_hold_together() {
     let (mut refused, mut read) = (0, 0);
-    for original in [birth().encode(), full().encode()] {
+    let all = [birth(), full(), with_references(), with_volume()];
+    for original in all.map(|snapshot| snapshot.encode()) {
         mutate(
             &original,
             0x5eed,

@@ -71,6 +71,7 @@ impl Client {
             entropy: rest.clone(),
             stdio: rest.clone(),
             network: self.clone(),
+            volumes: Arc::default(),
         }
     }
 

@@ -31,6 +31,7 @@ pub(super) fn measure(repeats: usize) -> Result<Coding, Error> {
         references: Default::default(),
         memories: vec![Memory::from_bytes(&content, &[])],
         kernel: Kernel::default(),
+        volumes: Vec::new(),
     };
     let (mut encode, mut decode, mut length) = (Vec::new(), Vec::new(), 0);
     for _ in 0..repeats {

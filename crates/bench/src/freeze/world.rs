@@ -21,6 +21,7 @@ pub(super) fn ports(work: &Work) -> Ports {
         entropy: Arc::new(Seeded(Mutex::new(fastrand::Rng::with_seed(5)))),
         stdio: Arc::new(Sink),
         network: Arc::new(Clients(Mutex::new(traffic))),
+        volumes: Arc::default(),
     }
 }
 

@@ -40,6 +40,7 @@ impl World {
             entropy: self.clone(),
             stdio: self.clone(),
             network: self.clone(),
+            volumes: Arc::default(),
         }
     }
 

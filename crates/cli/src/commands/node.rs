@@ -83,6 +83,10 @@ struct NodeArgs {
     /// when called; 0 is never
     #[arg(long, value_name = "SECONDS", default_value_t = daemon::FOLD_AFTER.as_secs())]
     fold_after: u64,
+    /// Let processes be given this directory, and those beneath it, as volumes; may be given several
+    /// times [default: none]
+    #[arg(long, value_name = "DIR")]
+    volumes: Vec<PathBuf>,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     background: bool,
@@ -139,6 +143,7 @@ impl NodeArgs {
             .map(|text| text.trim().parse())
             .transpose()
             .map_err(|error| Failure::with_code(code::USAGE, error))?;
+        let volumes = self.volumes()?;
         if self.detach {
             let ready = background::start(&state, &self.again(ticket.is_some()), ticket)?;
             return match context.json {
@@ -165,6 +170,7 @@ impl NodeArgs {
             keep_listen: self.listen_link.is_none(),
             join,
             fold_after: (self.fold_after > 0).then(|| Duration::from_secs(self.fold_after)),
+            volumes,
             ..daemon::NodeConfig::default()
         };
         let stdin_ends = self.ephemeral;
@@ -206,7 +212,22 @@ impl NodeArgs {
             args.extend(["--listen-link".to_owned(), address.clone()]);
         }
         args.extend(["--fold-after".to_owned(), self.fold_after.to_string()]);
+        for directory in &self.volumes {
+            // It begins elsewhere.
+            let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
+            args.push(format!("--volumes={}", directory.display()));
+        }
         args
+    }
+
+    /// The directories that processes may be given, by their absolute paths.
+    fn volumes(&self) -> Result<Vec<PathBuf>, Failure> {
+        let absolute = |directory: &PathBuf| {
+            let failed = |error| Failure::file("open", directory, &error);
+            std::fs::read_dir(directory).map_err(failed)?;
+            std::path::absolute(directory).map_err(failed)
+        };
+        self.volumes.iter().map(absolute).collect()
     }
 
     fn announce(&self, context: &Context, state: &Path, ready: daemon::Ready) {

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::io::Write;
 use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
+use wire::snapshot::Binding;
 
 /// List processes
 ///
@@ -160,6 +161,13 @@ fn describe(process: &ProcessInfo) -> String {
             "listener",
             format!("{name} at {address} on node {anchor_name}{closed}"),
         );
+    }
+    for volume in &process.volumes {
+        let binding = match volume.binding {
+            Binding::Share => "shared",
+            Binding::Pin => "pinned",
+        };
+        field("volume", format!("{volume}, {binding}"));
     }
     text
 }

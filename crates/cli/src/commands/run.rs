@@ -5,7 +5,7 @@ use crate::failure::{Failure, code};
 use crate::listen::Listen;
 use crate::progress::{Waiting, during, while_waiting};
 use crate::signals::asked_to_end;
-use crate::tree::{Mount, Tree};
+use crate::tree::{Mount, Tree, VolumeArg};
 use crate::{input, output, values};
 use clap::{Args, ValueEnum};
 use daemon::client::{Client, ClientError};
@@ -15,10 +15,11 @@ use serde::Serialize;
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use wire::api::{ListenerInfo, ProcessInfo, RunSpec, Terminals};
+use wire::snapshot::Volume;
 
 /// Run a program: here in the foreground, or as a process of a node
 ///
@@ -32,6 +33,7 @@ use wire::api::{ListenerInfo, ProcessInfo, RunSpec, Terminals};
 Examples:
   limosa run hello.wasm -- --name world
   limosa run -e LANG=C --dir ./data:/data tool.wasm -- /data/input
+  limosa run --volume /srv/photos:/photos:share tool.wasm
   limosa run server.wasm --listen 8080
   limosa run --on two --rm hello.wasm        on another node, with its output here
   limosa run -d --name bank --listen web=0.0.0.0:8080 --on two bank.wasm
@@ -66,6 +68,16 @@ pub struct Run {
     /// back to SRC. Symbolic links stay links; devices, sockets and pipes are refused.
     #[arg(long, value_name = "SRC:DST")]
     dir: Vec<Mount>,
+
+    /// Give it a directory as a volume: a copy of its own, or the directory itself
+    ///
+    /// `copy` is what --dir does: the copy goes along when the process moves. With `share` the
+    /// process works in SRC itself, which must be a directory of the same path on every node it
+    /// moves to; a move to one that lacks it is refused. With `pin` it works in SRC, and stays on
+    /// its node: a move is refused. On a node, SRC must be in a directory that the node was started
+    /// with: --volumes.
+    #[arg(long, value_name = "SRC:DST[:copy|share|pin]")]
+    volume: Vec<VolumeArg>,
 
     /// Open a listener for it; may be given several times
     ///
@@ -151,7 +163,11 @@ impl Run {
         // Whatever fails from here on does so before the program runs.
         let early = |failure: Failure| failure.or_code(code::NOT_STARTED);
         let module = input::module(&self.program)?;
-        let tree = Tree::read(&self.dir).map_err(early)?;
+        let copies = self.volume.iter().filter(|volume| volume.binding.is_none());
+        let copies = copies.map(|volume| volume.mount.clone());
+        let mounts: Vec<Mount> = self.dir.iter().cloned().chain(copies).collect();
+        let volumes = self.volumes()?;
+        let tree = Tree::read(&mounts).map_err(early)?;
         let mut args = vec![self.program.display().to_string()];
         args.extend(self.args.iter().cloned());
         let spec = RunSpec {
@@ -160,6 +176,7 @@ impl Run {
             env: self.env.clone(),
             listen: self.listen.iter().map(Listen::spec).collect(),
             files: tree.files,
+            volumes,
             on: self.on.clone(),
             attach: self.attached().then(terminals),
         };
@@ -181,6 +198,47 @@ impl Run {
         }
         let message = start.message();
         foreground(&message, &spec, &tree.contents, module, self.immobile)
+    }
+
+    /// The volumes that are directories of a node, by their absolute paths.
+    fn volumes(&self) -> Result<Vec<Volume>, Failure> {
+        let wrong = |message: String| Err(Failure::with_code(code::USAGE, message));
+        let mut volumes = Vec::new();
+        for VolumeArg { mount, binding } in &self.volume {
+            let Some(binding) = *binding else { continue };
+            let shown = mount.source.display();
+            if self.torture.is_some() {
+                return wrong(format!(
+                    "--torture runs the program twice, and the second run would find in `{shown}` \
+                     what the first has left; give it a copy: {shown}:{}:copy",
+                    mount.target
+                ));
+            }
+            if self.on.is_some() && !mount.source.is_absolute() {
+                return wrong(format!(
+                    "`{shown}` is a path on the node that --on names; give it from the root on"
+                ));
+            }
+            // `..` means something else behind a link; on another node nobody here knows.
+            let upwards = mount
+                .source
+                .components()
+                .any(|part| part == Component::ParentDir);
+            let source = match upwards && self.on.is_none() {
+                true => fs::canonicalize(&mount.source),
+                false => std::path::absolute(&mount.source),
+            };
+            let source = source.map_err(|error| Failure::file("find", &mount.source, &error))?;
+            let Some(source) = source.to_str() else {
+                return wrong(format!("the path `{shown}` is not UTF-8; rename it"));
+            };
+            volumes.push(Volume {
+                source: source.to_owned(),
+                destination: mount.target.clone(),
+                binding,
+            });
+        }
+        Ok(volumes)
     }
 }
 

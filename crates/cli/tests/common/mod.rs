@@ -117,6 +117,11 @@ pub struct Node {
 impl Node {
     /// Starts a node, and one that joins it if there is a ticket.
     pub fn start(name: &str, ticket: Option<&str>) -> Node {
+        Node::start_with(name, ticket, &[])
+    }
+
+    /// The same, with more options.
+    pub fn start_with(name: &str, ticket: Option<&str>, options: &[&str]) -> Node {
         let directory = tempfile::tempdir().unwrap();
         let mut command = limosa();
         command.arg("--state").arg(directory.path().join("state"));
@@ -125,6 +130,7 @@ impl Node {
             None => command.arg("up"),
         };
         command.args(["--json", "--ephemeral", "--name", name]);
+        command.args(options);
         if ticket.is_none() {
             // Not the usual place, which other tests' nodes may want.
             command.args(["--listen-link", "127.0.0.1:0"]);

@@ -9,6 +9,7 @@ use super::{Answer, Context, Refusal, error, fleet, forward, input, json, start}
 use crate::core::Core;
 use crate::processes::managed::{End, KILLED, Managed, STOPPED, Status};
 use crate::processes::sockets::DRAINING;
+use crate::processes::volumes;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
@@ -328,6 +329,11 @@ async fn close_listeners(core: &Arc<Core>, managed: &Managed) {
     join_all(telling).await;
 }
 
+/// What refuses that a process goes elsewhere.
+fn movable(managed: &Managed) -> Result<(), Refusal> {
+    volumes::movable(&managed.name, &managed.volumes).map_err(Refusal::refused)
+}
+
 async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {
     if managed.has_ended() {
         let message = format!(
@@ -336,6 +342,8 @@ async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {
         );
         return Err(Refusal::conflict(message).into());
     }
+    // A file can be restored anywhere.
+    movable(managed)?;
     let sealed = tokio::time::timeout(FREEZING, managed.checkpoint()).await;
     let sealed = sealed.map_err(|_| Refusal::unavailable("the process does not freeze"))?;
     let sealed = match sealed {
@@ -359,8 +367,10 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
     if managed.has_ended() {
         return ended();
     }
+    movable(managed)?;
     let id = MoveId(super::start::random()?);
     let (process, artefact) = (managed.id, managed.artefact);
+    let volumes = managed.volumes.clone();
     let memory_bytes = managed.memory_bytes();
     let reply = core
         .node
@@ -371,6 +381,7 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
             to,
             artefact,
             memory_bytes,
+            volumes,
         })
         .await;
     let reply = match reply {

@@ -326,5 +326,6 @@ pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
         listeners: Vec::new(),
         connections: 0,
         folded: false,
+        volumes: Vec::new(),
     }
 }

@@ -32,7 +32,7 @@ use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, Terminals};
 use wire::checkpoint::{Checkpoint, Head};
 use wire::frame::ResetReason;
 use wire::name::{MAX_NAME, check_name, name_from};
-use wire::snapshot::{Kernel, Limits, Snapshot};
+use wire::snapshot::{Kernel, Limits, Snapshot, Volume};
 use wire::{Epoch, NodeId, ProcessId};
 
 /// The longest checkpoint file that is taken, in bytes.
@@ -191,6 +191,7 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         Ok((spec, birth, body.slice_ref(module)))
     });
     let (spec, birth, module) = read.await.map_err(Refusal::bad_request)?;
+    let volumes = grant(core, spec.volumes.clone()).await?;
     let fixed = spec.name.is_some();
     let name = match &spec.name {
         Some(name) => checked_name(name)?.to_owned(),
@@ -205,8 +206,19 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         listeners: decided.listeners,
         again: false,
         attach: spec.attach,
+        volumes,
     };
     start.perform(core, Origin::Birth(Box::new(birth))).await
+}
+
+/// Opens volumes for a process of this node.
+async fn grant(core: &Core, volumes: Vec<Volume>) -> Result<Arc<[vm::Volume]>, Refusal> {
+    let grants = core.grants.clone();
+    let opened = blocking(move || {
+        let opened = grants.open(&volumes);
+        opened.map_err(|refused| Unloadable::Store(refused.to_string()))
+    });
+    opened.await.map_err(Refusal::refused)
 }
 
 /// Why a module cannot be run, for the API.
@@ -256,6 +268,7 @@ struct Start {
     again: bool,
     /// Somebody stays with it.
     attach: Option<Terminals>,
+    volumes: Arc<[vm::Volume]>,
 }
 
 impl Start {
@@ -295,6 +308,7 @@ impl Start {
                 listeners: self.listeners.clone(),
                 born_ns: now_ns(),
                 moves: 0,
+                volumes: self.volumes.clone(),
             };
             let made = reserved.prepare(launch);
             let (started, image) = (name.clone(), self.image.id());
@@ -553,6 +567,7 @@ async fn restore_here(
     let (head, mut snapshot, module) = parts.await.map_err(Refusal::bad_request)?;
     break_streams(&mut snapshot.kernel);
     snapshot.kernel.limits = snapshot.kernel.limits.within(Limits::default());
+    let volumes = grant(core, snapshot.volumes.clone()).await?;
     let image = core.loader.add(module).await.map_err(unloadable)?;
     if image.id() != snapshot.image || image.artefact_id() != snapshot.artefact {
         return Err(Refusal::bad_request(
@@ -567,6 +582,7 @@ async fn restore_here(
         listeners: decided.listeners,
         again: decided.process == head.process,
         attach: None,
+        volumes,
     };
     let origin = Origin::Snapshot(Box::new(snapshot));
     start.perform(core, origin).await

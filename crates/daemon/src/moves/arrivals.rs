@@ -179,6 +179,7 @@ mod tests {
             epoch: Epoch(1),
             attempt: 1,
             memory_bytes: 100,
+            volumes: Vec::new(),
         };
         let arrivals = Arrivals::default();
         let parts = arrivals.expect(MOVE, SOURCE, &offer, need_image);

@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
 use vm::{Control, Image, Meter, Outcome, Process};
 use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
-use wire::snapshot::Snapshot;
+use wire::snapshot::{Snapshot, Volume};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 /// The exit code of a process that trapped (128 + SIGABRT), as a shell would say it.
@@ -71,6 +71,8 @@ pub struct Launch {
     pub born_ns: u64,
     /// Times it was moved before.
     pub moves: u64,
+    /// Directories of this machine that it is given.
+    pub volumes: Arc<[vm::Volume]>,
 }
 
 /// What a process is doing here.
@@ -167,6 +169,8 @@ pub struct Managed {
     pub born_ns: u64,
     /// Times it was moved.
     pub moves: u64,
+    /// Directories of this machine that it uses.
+    pub volumes: Vec<Volume>,
     epoch: AtomicU64,
     initial_memory_bytes: u64,
     /// As written down, of one that is only remembered.
@@ -201,6 +205,7 @@ impl Managed {
             listeners: Vec::new(),
             born_ns: record.born_ns,
             moves: record.moves,
+            volumes: Vec::new(),
             epoch: AtomicU64::new(record.epoch.0),
             initial_memory_bytes: record.memory_bytes,
             earlier_freezes: record.freezes,
@@ -257,6 +262,9 @@ impl Managed {
             listeners: launch.listeners,
             born_ns: launch.born_ns,
             moves: launch.moves,
+            volumes: (launch.volumes.iter())
+                .map(|volume| volume.description.clone())
+                .collect(),
             epoch: AtomicU64::new(0),
             initial_memory_bytes: launch.image.initial_memory_bytes(),
             earlier_freezes: 0,
@@ -274,13 +282,14 @@ impl Managed {
         };
         let (image, origin) = (launch.image, launch.origin);
         let stdio = launch.stdio.unwrap_or_else(|| managed.console.clone());
+        let outside = (stdio, launch.volumes);
         // By its id: a name that came from another node may be none for a thread.
         let name = format!("p-{}", managed.id);
         let spawned = std::thread::Builder::new()
             .name(name.chars().take(15).collect())
             .spawn(move || {
                 let thread = &on_thread;
-                let main = AssertUnwindSafe(|| thread.main(&image, origin, stdio, created));
+                let main = AssertUnwindSafe(|| thread.main(&image, origin, outside, created));
                 if catch_unwind(main).is_err() {
                     // A fault of ours must not leave a process that nobody can end.
                     let reason = "a fault in limosa itself; see the node's log";
@@ -481,6 +490,7 @@ impl Managed {
             },
             connections: self.sockets.connections(),
             folded: state == ProcessState::Running && self.is_folded(),
+            volumes: self.volumes.clone(),
         }
     }
 }
@@ -497,7 +507,7 @@ impl Thread {
         &self,
         image: &Arc<Image>,
         origin: Origin,
-        stdio: Arc<dyn Stdio>,
+        (stdio, volumes): (Arc<dyn Stdio>, Arc<[vm::Volume]>),
         created: oneshot::Sender<Result<(), String>>,
     ) {
         let clock = Arc::new(ThreadClock::new());
@@ -506,6 +516,7 @@ impl Thread {
             entropy: Arc::new(SystemEntropy),
             stdio,
             network: self.managed.sockets.clone(),
+            volumes,
         };
         let made = match origin {
             Origin::Birth(spec) => {

@@ -9,6 +9,7 @@ pub mod managed;
 pub mod sockets;
 pub mod terminal;
 pub mod tree;
+pub mod volumes;
 
 use crate::node_loop::{Input, LoopHandle};
 use crate::switch::Switch;

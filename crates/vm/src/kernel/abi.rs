@@ -14,21 +14,27 @@ macro_rules! errnos {
 }
 
 errnos! {
+    ACCES = 2,
     AGAIN = 6,
     BADF = 8,
     BUSY = 10,
     CONNRESET = 15,
+    DQUOT = 19,
     EXIST = 20,
     FAULT = 21,
     FBIG = 22,
     ILSEQ = 25,
+    INTR = 27,
     INVAL = 28,
+    IO = 29,
     ISDIR = 31,
     LOOP = 32,
     MFILE = 33,
     MLINK = 34,
     NAMETOOLONG = 37,
+    NFILE = 41,
     NOENT = 44,
+    NOMEM = 48,
     NOSPC = 51,
     NOSYS = 52,
     NOTCONN = 53,
@@ -36,10 +42,15 @@ errnos! {
     NOTEMPTY = 55,
     NOTSOCK = 57,
     NOTSUP = 58,
+    NXIO = 60,
     OVERFLOW = 61,
     PERM = 63,
     PIPE = 64,
+    ROFS = 69,
     SPIPE = 70,
+    STALE = 72,
+    TXTBSY = 74,
+    XDEV = 75,
     NOTCAPABLE = 76,
 }
 
@@ -49,6 +60,7 @@ pub(crate) type Call<T = ()> = Result<T, Errno>;
 /// File types.
 pub(crate) mod filetype {
     pub(crate) const UNKNOWN: u8 = 0;
+    pub(crate) const BLOCK_DEVICE: u8 = 1;
     pub(crate) const CHARACTER_DEVICE: u8 = 2;
     pub(crate) const DIRECTORY: u8 = 3;
     pub(crate) const REGULAR_FILE: u8 = 4;

@@ -2,6 +2,7 @@
 
 use super::abi::{Call, Errno, FDSTAT_BYTES, FILESTAT_BYTES, fdflags, filetype, rights};
 use super::guest::{Guest, Record};
+use super::store::Store;
 use super::{Kernel, inode_of};
 use wire::snapshot::{Descriptor, Target};
 
@@ -51,32 +52,33 @@ impl Kernel {
         Ok(free.map_or(self.descriptors.len() as u32, |(_, number)| number))
     }
 
-    /// The inode of a directory's descriptor that has all of `needed`.
-    pub(super) fn directory(&self, descriptor: u32, needed: u64) -> Call<u64> {
-        match self.descriptor(descriptor)?.target {
-            Target::Directory { inode, .. } => {
-                self.permitted(descriptor, needed)?;
-                Ok(inode)
-            }
-            _ => Err(Errno::NOTDIR),
-        }
+    /// Where a directory is whose descriptor has all of `needed`.
+    pub(super) fn directory(&self, descriptor: u32, needed: u64) -> Call<Store> {
+        let store = match self.descriptor(descriptor)?.target {
+            Target::Directory { inode, .. } => Store::Tree(inode),
+            Target::VolumeDirectory { .. } => Store::Volume(descriptor),
+            _ => return Err(Errno::NOTDIR),
+        };
+        self.permitted(descriptor, needed)?;
+        Ok(store)
     }
 
-    /// The inode and position of a regular file's descriptor that has all of `needed`.
-    pub(super) fn file(&self, descriptor: u32, needed: u64) -> Call<(u64, u64)> {
-        match self.descriptor(descriptor)?.target {
-            Target::File { inode, position } => {
-                self.permitted(descriptor, needed)?;
-                Ok((inode, position))
-            }
-            Target::Directory { .. } => Err(Errno::ISDIR),
-            _ => Err(Errno::SPIPE),
-        }
+    /// Where a regular file is whose descriptor has all of `needed`, and the position in it.
+    pub(super) fn file(&self, descriptor: u32, needed: u64) -> Call<(Store, u64)> {
+        let file = match self.descriptor(descriptor)?.target {
+            Target::File { inode, position } => (Store::Tree(inode), position),
+            Target::VolumeFile { position, .. } => (Store::Volume(descriptor), position),
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => return Err(Errno::ISDIR),
+            _ => return Err(Errno::SPIPE),
+        };
+        self.permitted(descriptor, needed)?;
+        Ok(file)
     }
 
     pub(super) fn set_position(&mut self, descriptor: u32, to: u64) {
         if let Some(state) = self.descriptors.get_mut(&descriptor)
-            && let Target::File { position, .. } = &mut state.target
+            && let Target::File { position, .. } | Target::VolumeFile { position, .. } =
+                &mut state.target
         {
             *position = to;
         }
@@ -105,6 +107,7 @@ impl Kernel {
 
     pub(super) fn fd_close(&mut self, _: &mut Guest<'_>, descriptor: u32) -> Call {
         let closed = self.descriptors.remove(&descriptor).ok_or(Errno::BADF)?;
+        self.volumes.close(descriptor);
         self.dispose(&closed);
         Ok(())
     }
@@ -115,6 +118,7 @@ impl Kernel {
         if from == to {
             return Ok(());
         }
+        self.volumes.renumber(from, to);
         if let Some(moved) = self.descriptors.remove(&from)
             && let Some(closed) = self.descriptors.insert(to, moved)
         {
@@ -132,8 +136,8 @@ impl Kernel {
             Target::Stdin => stream(0),
             Target::Stdout => stream(1),
             Target::Stderr => stream(2),
-            Target::File { .. } => filetype::REGULAR_FILE,
-            Target::Directory { .. } => filetype::DIRECTORY,
+            Target::File { .. } | Target::VolumeFile { .. } => filetype::REGULAR_FILE,
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => filetype::DIRECTORY,
             Target::Listener(_) | Target::Socket(_) => filetype::SOCKET_STREAM,
         }
     }
@@ -188,6 +192,11 @@ impl Kernel {
             Target::File { inode, .. } | Target::Directory { inode, .. } => {
                 return self.write_filestat(guest, inode, out);
             }
+            Target::VolumeFile { .. } | Target::VolumeDirectory { .. } => {
+                let stat = self.volumes.stat(descriptor)?;
+                let record = self.filestat_on_volume(descriptor, &stat)?;
+                return guest.write(out, &record.0);
+            }
             Target::Stdin => (STDIO_DEVICE, 1),
             Target::Stdout => (STDIO_DEVICE, 2),
             Target::Stderr => (STDIO_DEVICE, 3),
@@ -221,6 +230,10 @@ impl Kernel {
             Target::Directory {
                 preopen: Some(name),
                 ..
+            }
+            | Target::VolumeDirectory {
+                preopen: Some(name),
+                ..
             } => (PREOPEN_DIRECTORY, name.len() as u32),
             Target::Listener(_) => (PREOPEN_OTHER, 0),
             _ => return Err(Errno::BADF),
@@ -242,6 +255,10 @@ impl Kernel {
             Target::Directory {
                 preopen: Some(name),
                 ..
+            }
+            | Target::VolumeDirectory {
+                preopen: Some(name),
+                ..
             } => {
                 if name.len() > length as usize {
                     return Err(Errno::NAMETOOLONG);
@@ -253,27 +270,41 @@ impl Kernel {
         }
     }
 
-    /// Nothing to do: the tree is memory, and what is sent is sent.
+    /// Only volumes have anything to do: the tree is memory, and what is sent is sent.
     pub(super) fn fd_sync(&self, _: &mut Guest<'_>, descriptor: u32) -> Call {
-        self.permitted(descriptor, rights::FD_SYNC).map(|_| ())
+        self.permitted(descriptor, rights::FD_SYNC)?;
+        self.volumes.sync(descriptor, true)
     }
 
-    /// The same.
+    /// The same, without what is not needed to find the bytes again.
     pub(super) fn fd_datasync(&self, _: &mut Guest<'_>, descriptor: u32) -> Call {
-        self.permitted(descriptor, rights::FD_DATASYNC).map(|_| ())
+        self.permitted(descriptor, rights::FD_DATASYNC)?;
+        self.volumes.sync(descriptor, false)
     }
 }
 
 /// The descriptors a program is born with, by number: standard streams, listeners from 3, then
-/// directories.
-pub(crate) fn newborn(listeners: u16, preopens: &[Vec<u8>]) -> Vec<Descriptor> {
+/// directories of the tree, then volumes.
+pub(crate) fn newborn(
+    listeners: u16,
+    preopens: &[Vec<u8>],
+    volumes: &[Vec<u8>],
+) -> Vec<Descriptor> {
     let streams = [Target::Stdin, Target::Stdout, Target::Stderr];
     let listeners = (0..listeners).map(Target::Listener);
     let directories = preopens.iter().map(|name| Target::Directory {
         inode: super::files::ROOT,
         preopen: Some(name.clone()),
     });
-    let targets = streams.into_iter().chain(listeners).chain(directories);
+    let volumes = (0..)
+        .zip(volumes)
+        .map(|(volume, name)| Target::VolumeDirectory {
+            volume,
+            path: b".".to_vec(),
+            preopen: Some(name.clone()),
+        });
+    let targets = streams.into_iter().chain(listeners);
+    let targets = targets.chain(directories).chain(volumes);
     let descriptor = |target| {
         let (rights_base, rights_inheriting) = rights_of_newborn(&target);
         Descriptor {
@@ -291,8 +322,10 @@ fn rights_of_newborn(target: &Target) -> (u64, u64) {
     match target {
         Target::Stdin => (rights::INPUT, 0),
         Target::Stdout | Target::Stderr => (rights::OUTPUT, 0),
-        Target::File { .. } => (rights::FILE, 0),
-        Target::Directory { .. } => (rights::DIRECTORY, rights::DIRECTORY | rights::FILE),
+        Target::File { .. } | Target::VolumeFile { .. } => (rights::FILE, 0),
+        Target::Directory { .. } | Target::VolumeDirectory { .. } => {
+            (rights::DIRECTORY, rights::DIRECTORY | rights::FILE)
+        }
         Target::Listener(_) => (rights::LISTENER, rights::SOCKET),
         Target::Socket(_) => (rights::SOCKET, 0),
     }

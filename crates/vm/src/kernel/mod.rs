@@ -3,7 +3,8 @@
 //! - [`abi`] numbers of the standard; [`guest`] the guest's memory, checked;
 //! - [`link`] what the guest imports, and [`waiting`] how a call blocks, freezes or ends;
 //! - by topic: [`context`] arguments and environment, clocks, randomness; [`descriptors`];
-//!   [`files`]; [`transfer`] reading and writing; [`sockets`]; [`poll`].
+//!   [`files`] the private tree, [`volumes`] directories of the node, [`store`] the bytes of either;
+//!   [`transfer`] reading and writing; [`sockets`]; [`poll`].
 //!
 //! A call either takes effect or gives an error, never both; pointers are checked before effects.
 //! A blocking call that has made progress returns it. Only a call without any effect yet freezes;
@@ -21,7 +22,9 @@ mod guest;
 mod link;
 mod poll;
 mod sockets;
+mod store;
 mod transfer;
+mod volumes;
 mod waiting;
 
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod tests;
 pub(crate) use descriptors::newborn;
 pub use files::TreeError;
 pub(crate) use link::{Context, ExitStatus, FREEZING, Interface, Killed, MODULE};
+pub(crate) use volumes::Volumes;
 
 use crate::account::Meter;
 use crate::control;
@@ -59,6 +63,16 @@ pub enum KernelError {
         descriptor: u32,
         /// What it should refer to.
         what: String,
+    },
+    /// A descriptor refers to a file on a volume that cannot be opened here.
+    #[error("descriptor {descriptor} refers to {what}, which cannot be opened here: {reason}")]
+    Volume {
+        /// Its number.
+        descriptor: u32,
+        /// The file and the volume.
+        what: String,
+        /// Why not.
+        reason: &'static str,
     },
     /// More descriptors than the limit.
     #[error("{count} descriptors are open, but the limit is {limit}")]
@@ -114,12 +128,17 @@ impl Origin {
     }
 }
 
+/// What a kernel leaves to the next one of its process that is not in its state: its clock, and what
+/// is open on volumes.
+pub(crate) type Kept = (Origin, Volumes);
+
 /// The kernel of one process.
 pub(crate) struct Kernel {
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
     descriptors: BTreeMap<u32, Descriptor>,
     tree: Tree,
+    volumes: Volumes,
     limits: Limits,
     generation: u64,
     pending: Option<Pending>,
@@ -160,20 +179,22 @@ impl Kernel {
             base_ns: state.monotonic_ns,
             origin_ns: ports.clock.monotonic_ns(),
         };
-        let kernel = Kernel::take_up(state, origin, ports, control, meter)?;
+        let volumes = Volumes::new(ports.volumes.clone(), &state.descriptors)?;
+        let kernel = Kernel::take_up(state, (origin, volumes), ports, control, meter)?;
         check_descriptors(&kernel.descriptors, &kernel.tree, &listeners, &streams)?;
         Ok(kernel)
     }
 
-    /// What a fold keeps of it: all but its sockets, which stay with their port; and its clock.
-    pub(crate) fn put_away(&self) -> (wire::snapshot::Kernel, Origin) {
-        (self.save((Vec::new(), Vec::new())), self.origin)
+    /// What a fold keeps of it: all but its sockets, which stay with their port; its clock, and what
+    /// it has open on volumes.
+    pub(crate) fn put_away(&self) -> (wire::snapshot::Kernel, Kept) {
+        (self.state(), (self.origin, self.volumes.clone()))
     }
 
     /// Takes up what another kernel has put away, with the same ports.
     pub(crate) fn take_up(
         state: wire::snapshot::Kernel,
-        origin: Origin,
+        (origin, volumes): Kept,
         ports: Ports,
         control: Arc<control::Shared>,
         meter: Meter,
@@ -185,6 +206,7 @@ impl Kernel {
             env: state.env,
             descriptors: state.descriptors,
             tree,
+            volumes,
             limits: state.limits,
             generation: state.generation,
             pending: state.pending,
@@ -197,19 +219,16 @@ impl Kernel {
         })
     }
 
-    /// The state as it is written down, with what the network was sealed to.
-    pub(crate) fn save(
-        &self,
-        (listeners, streams): (Vec<Listener>, Vec<Stream>),
-    ) -> wire::snapshot::Kernel {
+    /// The state, without its sockets; files on volumes by the paths that they last had.
+    fn state(&self) -> wire::snapshot::Kernel {
         let accounts = self.meter.read();
         wire::snapshot::Kernel {
             args: self.args.clone(),
             env: self.env.clone(),
             descriptors: self.descriptors.clone(),
             files: self.tree.save(),
-            listeners,
-            streams,
+            listeners: Vec::new(),
+            streams: Vec::new(),
             monotonic_ns: self.frozen_ns.unwrap_or_else(|| self.since_birth_ns()),
             pending: self.pending.clone(),
             generation: self.generation,
@@ -273,6 +292,8 @@ fn check_descriptors(
     for (&descriptor, state) in descriptors {
         let (there, what) = match &state.target {
             Target::Stdin | Target::Stdout | Target::Stderr => continue,
+            // Looked for when they are opened again.
+            Target::VolumeFile { .. } | Target::VolumeDirectory { .. } => continue,
             Target::File { inode, .. } => (tree.content(*inode).is_ok(), format!("file {inode}")),
             Target::Directory { inode, .. } => {
                 (tree.is_directory(*inode), format!("directory {inode}"))

@@ -125,7 +125,7 @@ impl Kernel {
         let state = self.descriptor(descriptor)?;
         // A directory has no right to be read like a file; as in POSIX it never blocks.
         let needed = match state.target {
-            Target::Directory { .. } => rights::POLL_FD_READWRITE,
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => rights::POLL_FD_READWRITE,
             _ => rights::POLL_FD_READWRITE | rights::FD_READ,
         };
         self.permitted(descriptor, needed)?;
@@ -137,7 +137,11 @@ impl Kernel {
                 bytes: self.tree.size(inode).saturating_sub(position),
                 hangup: false,
             },
-            Target::Directory { .. } => READY,
+            Target::VolumeFile { position, .. } => State::Ready {
+                bytes: self.volumes.size(descriptor)?.saturating_sub(position),
+                hangup: false,
+            },
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => READY,
             Target::Listener(listener) => {
                 match self.ports.network.listener_readiness(listener).readable {
                     0 => State::Waits(Wait::NETWORK),
@@ -167,8 +171,12 @@ impl Kernel {
             self.permitted(descriptor, rights::POLL_FD_READWRITE | rights::FD_WRITE)?;
         }
         Ok(match state.target {
-            Target::Stdout | Target::Stderr | Target::File { .. } => READY,
-            Target::Stdin | Target::Directory { .. } => return Err(Errno::BADF),
+            Target::Stdout | Target::Stderr | Target::File { .. } | Target::VolumeFile { .. } => {
+                READY
+            }
+            Target::Stdin | Target::Directory { .. } | Target::VolumeDirectory { .. } => {
+                return Err(Errno::BADF);
+            }
             Target::Listener(_) => State::Waits(Wait::NOTHING),
             Target::Socket(stream) => match self.ports.network.stream_readiness(stream).writable {
                 0 => State::Waits(Wait::NETWORK),

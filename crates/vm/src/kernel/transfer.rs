@@ -8,6 +8,7 @@ use super::Kernel;
 use super::abi::{Call, Errno, PIECE_BYTES, fdflags, rights};
 use super::files::MAX_FILE_BYTES;
 use super::guest::{Buffers, Guest};
+use super::store::Store;
 use super::waiting::{Blocking, Step, Wait};
 use crate::ports::Io;
 use std::ops::Range;
@@ -202,7 +203,7 @@ impl Blocking for Read {
         }
         let descriptor = kernel.descriptor(self.call.descriptor)?;
         match descriptor.target {
-            Target::Directory { .. } => return Err(Errno::ISDIR),
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => return Err(Errno::ISDIR),
             Target::Listener(_) => return Err(Errno::NOTCONN),
             _ => kernel.permitted(self.call.descriptor, rights::FD_READ)?,
         };
@@ -210,8 +211,9 @@ impl Blocking for Read {
         let channel = match descriptor.target {
             Target::Stdin => Channel::Stdin,
             Target::Socket(stream) => Channel::Socket(stream),
-            Target::File { inode, position } => {
-                let moved = read_file(kernel, guest, inode, position, &buffers)?;
+            Target::File { .. } | Target::VolumeFile { .. } => {
+                let (store, position) = kernel.file(self.call.descriptor, rights::FD_READ)?;
+                let moved = read_file(kernel, guest, store, position, &buffers)?;
                 let end = position.saturating_add(moved as u64);
                 kernel.set_position(self.call.descriptor, end);
                 return self.done(guest, moved);
@@ -234,7 +236,7 @@ impl Blocking for Read {
 fn read_file(
     kernel: &mut Kernel,
     guest: &mut Guest<'_>,
-    inode: u64,
+    store: Store,
     position: u64,
     buffers: &Buffers,
 ) -> Call<usize> {
@@ -242,14 +244,17 @@ fn read_file(
     for buffer in pieces(buffers, 0) {
         let length = buffer.len();
         let at = position.saturating_add(moved as u64);
-        let count = kernel.tree.read(inode, at, guest.slice_mut(buffer)?)?;
+        let count = match kernel.read_at(store, at, guest.slice_mut(buffer)?) {
+            Ok(count) => count,
+            Err(error) if moved == 0 => return Err(error),
+            Err(_) => break,
+        };
         moved += count;
         if count < length || kernel.control.wants_freeze() {
             break;
         }
     }
-    let now = kernel.now_ns();
-    kernel.tree.touch_accessed(inode, now);
+    kernel.note_read(store);
     Ok(moved)
 }
 
@@ -314,7 +319,7 @@ impl Blocking for Write {
         let buffers = self.call.check(guest)?;
         let descriptor = kernel.descriptor(self.call.descriptor)?;
         match descriptor.target {
-            Target::Directory { .. } => return Err(Errno::BADF),
+            Target::Directory { .. } | Target::VolumeDirectory { .. } => return Err(Errno::BADF),
             Target::Listener(_) => return Err(Errno::NOTCONN),
             _ => kernel.permitted(self.call.descriptor, rights::FD_WRITE)?,
         };
@@ -323,14 +328,18 @@ impl Blocking for Write {
             Target::Stdout => Channel::Output(1),
             Target::Stderr => Channel::Output(2),
             Target::Socket(stream) => Channel::Socket(stream),
-            Target::File { inode, position } => {
+            Target::File { .. } | Target::VolumeFile { .. } => {
+                let (store, position) = kernel.file(self.call.descriptor, rights::FD_WRITE)?;
                 let append = flags & fdflags::APPEND != 0;
-                let from = if append {
-                    kernel.tree.size(inode)
-                } else {
-                    position
+                if append && let Store::Volume(descriptor) = store {
+                    let moved = append_to_volume(kernel, guest, descriptor, &buffers)?;
+                    return self.call.finish(guest, moved);
+                }
+                let from = match append {
+                    true => kernel.size_of(store)?,
+                    false => position,
                 };
-                let moved = write_file(kernel, guest, inode, from, &buffers)?;
+                let moved = write_file(kernel, guest, store, from, &buffers)?;
                 // Writing nothing moves nothing, not even to the end of what is appended to.
                 if moved > 0 {
                     let end = from.saturating_add(moved as u64);
@@ -358,7 +367,7 @@ impl Blocking for Write {
 fn write_file(
     kernel: &mut Kernel,
     guest: &Guest<'_>,
-    inode: u64,
+    store: Store,
     position: u64,
     buffers: &Buffers,
 ) -> Call<usize> {
@@ -366,18 +375,42 @@ fn write_file(
     for buffer in pieces(buffers, 0) {
         let bytes = guest.slice(buffer)?;
         let at = position.checked_add(moved as u64).ok_or(Errno::FBIG)?;
-        match kernel.tree.write(inode, at, bytes) {
-            Ok(()) => moved += bytes.len(),
+        let count = match kernel.write_at(store, at, bytes) {
+            Ok(count) => count,
             Err(error) if moved == 0 => return Err(error),
             Err(_) => break,
-        }
-        if kernel.control.wants_freeze() {
+        };
+        moved += count;
+        if count < bytes.len() || kernel.control.wants_freeze() {
             break;
         }
     }
     if moved > 0 {
-        let now = kernel.now_ns();
-        kernel.tree.touch_modified(inode, now);
+        kernel.note_written(store);
+    }
+    Ok(moved)
+}
+
+/// Writes behind whatever else is written to the file, by whomever.
+fn append_to_volume(
+    kernel: &mut Kernel,
+    guest: &Guest<'_>,
+    descriptor: u32,
+    buffers: &Buffers,
+) -> Call<usize> {
+    let mut moved = 0;
+    for buffer in pieces(buffers, 0) {
+        let bytes = guest.slice(buffer)?;
+        let (count, end) = match kernel.volumes.append(descriptor, bytes) {
+            Ok(appended) => appended,
+            Err(error) if moved == 0 => return Err(error),
+            Err(_) => break,
+        };
+        moved += count;
+        kernel.set_position(descriptor, end);
+        if count < bytes.len() || kernel.control.wants_freeze() {
+            break;
+        }
     }
     Ok(moved)
 }
@@ -385,22 +418,22 @@ fn write_file(
 impl Kernel {
     pub(super) fn fd_pread(&mut self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
         let buffers = call.check(guest)?;
-        let (inode, _) = self.file(call.descriptor, rights::FD_READ | rights::FD_SEEK)?;
+        let (store, _) = self.file(call.descriptor, rights::FD_READ | rights::FD_SEEK)?;
         if offset > MAX_FILE_BYTES {
             return Err(Errno::INVAL);
         }
-        let moved = read_file(self, guest, inode, offset, &buffers)?;
+        let moved = read_file(self, guest, store, offset, &buffers)?;
         call.finish(guest, moved).map(|_| ())
     }
 
     /// Writes at `offset`, even to a file that is opened to append, as POSIX has it.
     pub(super) fn fd_pwrite(&mut self, guest: &mut Guest<'_>, call: Vectored, offset: u64) -> Call {
         let buffers = call.check(guest)?;
-        let (inode, _) = self.file(call.descriptor, rights::FD_WRITE | rights::FD_SEEK)?;
+        let (store, _) = self.file(call.descriptor, rights::FD_WRITE | rights::FD_SEEK)?;
         if offset > MAX_FILE_BYTES {
             return Err(Errno::INVAL);
         }
-        let moved = write_file(self, guest, inode, offset, &buffers)?;
+        let moved = write_file(self, guest, store, offset, &buffers)?;
         call.finish(guest, moved).map(|_| ())
     }
 }

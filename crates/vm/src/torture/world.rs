@@ -65,6 +65,7 @@ impl Living {
             entropy: self.entropy.clone(),
             stdio: self.stdio.clone(),
             network: self.network.clone(),
+            volumes: Arc::default(),
         }
     }
 

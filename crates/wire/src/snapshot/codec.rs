@@ -50,6 +50,8 @@
 //!              4  number of tables that the program writes to, then for each
 //!                   4  number of entries, then for each
 //!                        4  reference, as above
+//!
+//! kind 7, volumes, version 1; only if the process has any: a list of `Volume` in postcard's encoding
 //! ```
 //!
 //! A reader reads its own format version and the one before it, and so with every section. It looks
@@ -62,7 +64,7 @@ use super::error::{DecodeError, malformed};
 use super::header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, checksum};
 use super::kernel_1::Kernel1;
 use super::references::{self, References};
-use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, Phase, Run, Snapshot};
+use super::{GlobalValue, Memory, PageKind, PageMap, Phase, Run, Snapshot};
 use crate::{ArtefactId, ImageId};
 use std::ops::Range;
 use std::sync::Arc;
@@ -88,21 +90,28 @@ enum Kind {
     Memories = 4,
     Kernel = 5,
     References = 6,
+    Volumes = 7,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [
+    const ALL: [Kind; 7] = [
         Kind::Identity,
         Kind::Frames,
         Kind::Globals,
         Kind::Memories,
         Kind::Kernel,
         Kind::References,
+        Kind::Volumes,
     ];
     /// The version of the kind's content that this code writes.
     fn version(self) -> u16 {
         match self {
-            Kind::Identity | Kind::Frames | Kind::Globals | Kind::Memories | Kind::References => 1,
+            Kind::Identity
+            | Kind::Frames
+            | Kind::Globals
+            | Kind::Memories
+            | Kind::References
+            | Kind::Volumes => 1,
             Kind::Kernel => 2,
         }
     }
@@ -120,6 +129,7 @@ impl Kind {
             Kind::Memories => "memories",
             Kind::Kernel => "kernel",
             Kind::References => "references",
+            Kind::Volumes => "volumes",
         }
     }
 }
@@ -173,10 +183,13 @@ impl Outline {
             (Kind::Frames, Vec::new(), frames),
             (Kind::Globals, globals(&snapshot.globals), 0),
             (Kind::Memories, memory_table(&snapshot.memories), given),
-            (Kind::Kernel, kernel(&snapshot.kernel), 0),
+            (Kind::Kernel, postcard(&snapshot.kernel), 0),
         ];
         if !snapshot.references.is_empty() {
             sections.push((Kind::References, snapshot.references.encode(), 0));
+        }
+        if !snapshot.volumes.is_empty() {
+            sections.push((Kind::Volumes, postcard(&snapshot.volumes), 0));
         }
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend(MAGIC);
@@ -430,9 +443,9 @@ fn memory_table(memories: &[Memory]) -> Vec<u8> {
     out
 }
 
-fn kernel(kernel: &Kernel) -> Vec<u8> {
-    // Writing to memory cannot fail, and every type of the kernel section can be written.
-    postcard::to_allocvec(kernel).expect("the kernel section is serialisable")
+fn postcard<T: serde::Serialize>(content: &T) -> Vec<u8> {
+    // Writing to memory cannot fail, and every type of these sections can be written.
+    postcard::to_allocvec(content).expect("the section is serialisable")
 }
 
 /// Finds the sections, then decodes each.
@@ -502,6 +515,10 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
     let (_, begin, memories) = section(Kind::Memories)?;
     let (kernel_version, _, kernel) = section(Kind::Kernel)?;
     let (memories, given) = decode_memories(memories, begin)?;
+    let volumes = match section(Kind::Volumes) {
+        Ok((_, _, content)) => decode_postcard(content)?,
+        Err(_) => Vec::new(),
+    };
     let snapshot = Snapshot {
         image,
         artefact,
@@ -514,6 +531,7 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
             1 => decode_postcard::<Kernel1>(kernel)?.into(),
             _ => decode_postcard(kernel)?,
         },
+        volumes,
     };
     Ok((snapshot, given))
 }

@@ -124,6 +124,24 @@ pub enum Target {
     Listener(u16),
     /// A connection.
     Socket(StreamId),
+    /// A regular file on a volume and the position in it.
+    VolumeFile {
+        /// Index of the volume.
+        volume: u16,
+        /// Its path from the volume's root.
+        path: Vec<u8>,
+        /// Offset of the next read or write.
+        position: u64,
+    },
+    /// A directory of a volume.
+    VolumeDirectory {
+        /// Index of the volume.
+        volume: u16,
+        /// Its path from the volume's root; `.` is the root.
+        path: Vec<u8>,
+        /// The path it is preopened as, if it is.
+        preopen: Option<Vec<u8>>,
+    },
 }
 
 /// A file tree: inodes by number; 1 is the root of the first preopen. Removed files that are still

@@ -9,6 +9,7 @@ mod kernel;
 mod kernel_1;
 mod pages;
 mod references;
+mod volume;
 
 pub use codec::{Encoded, Encoder};
 pub use content::{CHUNK_BYTES, Chunk, Content, Growth};
@@ -19,6 +20,7 @@ pub use header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERS
 pub use kernel::*;
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
 pub use references::{Reference, References};
+pub use volume::{Binding, Volume};
 
 use crate::{ArtefactId, ImageId};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub memories: Vec<Memory>,
     /// Descriptors, files, clocks, sockets.
     pub kernel: Kernel,
+    /// The volumes that descriptors refer to by index. The node that thaws it grants them, or not.
+    pub volumes: Vec<Volume>,
 }
 
 /// Which entry function the frames belong to.

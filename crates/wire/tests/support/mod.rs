@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use wire::frame::ResetReason;
 use wire::snapshot::{
-    Content, Descriptor, Directory, Entry, FileTree, GlobalValue, Inode, InodeKind, Kernel, Limits,
-    Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, References, Snapshot, Stream, Target,
+    Binding, Content, Descriptor, Directory, Entry, FileTree, GlobalValue, Inode, InodeKind,
+    Kernel, Limits, Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, References, Snapshot,
+    Stream, Target, Volume,
 };
 use wire::{ArtefactId, ImageId, NodeId, StreamId};
 
@@ -20,6 +21,7 @@ pub fn birth() -> Snapshot {
         references: References::default(),
         memories: Vec::new(),
         kernel: Kernel::default(),
+        volumes: Vec::new(),
     }
 }
 
@@ -133,6 +135,7 @@ pub fn full() -> Snapshot {
             freezes: 3,
             limits: Limits::default(),
         },
+        volumes: Vec::new(),
     }
 }
 
@@ -146,6 +149,36 @@ pub fn with_references() -> Snapshot {
         frames: vec![Some(1), None],
         tables: vec![vec![None, Some(0), Some(7)], Vec::new()],
     };
+    snapshot
+}
+
+/// The same with a volume, and a file and a directory open on it.
+pub fn with_volume() -> Snapshot {
+    let mut snapshot = full();
+    snapshot.volumes = vec![Volume {
+        source: "/srv/photos".to_owned(),
+        destination: "/photos".to_owned(),
+        binding: Binding::Share,
+    }];
+    let targets = [
+        Target::VolumeDirectory {
+            volume: 0,
+            path: b".".to_vec(),
+            preopen: Some(b"/photos".to_vec()),
+        },
+        Target::VolumeFile {
+            volume: 0,
+            path: b"2026/index".to_vec(),
+            position: 12,
+        },
+    ];
+    let descriptors = targets.map(|target| Descriptor {
+        target,
+        flags: 0,
+        rights_base: 3,
+        rights_inheriting: 7,
+    });
+    snapshot.kernel.descriptors.extend((40..).zip(descriptors));
     snapshot
 }
 

@@ -4,7 +4,9 @@
 use super::super::Kernel;
 use super::super::abi::{Call, DIRENT_BYTES, Errno, PIECE_BYTES, rights};
 use super::super::guest::{Guest, Record};
+use super::super::store::Store;
 use super::super::waiting::{Blocking, Step, Wait};
+use super::MAX_FILE_BYTES;
 
 /// Entries that are listed in one turn: some tenths of a millisecond.
 const ENTRIES_AT_ONCE: usize = 1000;
@@ -78,18 +80,37 @@ impl ReadDirectory {
         }
         Ok(entries.next().is_none())
     }
+
+    /// The same for a directory of a volume, in the order of its file system.
+    fn some_of_volume(
+        &mut self,
+        kernel: &Kernel,
+        guest: &mut Guest<'_>,
+        descriptor: u32,
+    ) -> Call<bool> {
+        let target = guest.bytes_mut(self.buffer, self.length)?;
+        kernel.volumes.list(descriptor, self.cookie, |entry| {
+            self.cookie = entry.cookie;
+            let entry = (entry.cookie, entry.inode, entry.filetype, entry.name);
+            append(target, &mut self.used, entry)
+        })
+    }
 }
 
 impl Blocking for ReadDirectory {
     fn attempt(&mut self, kernel: &mut Kernel, guest: &mut Guest<'_>) -> Call<Step> {
         guest.range(self.out, 4)?;
         let directory = kernel.directory(self.descriptor, rights::FD_READDIR)?;
-        if self.length > 0 && !self.some(kernel, guest, directory)? {
+        let done = self.length == 0
+            || match directory {
+                Store::Tree(inode) => self.some(kernel, guest, inode)?,
+                Store::Volume(descriptor) => self.some_of_volume(kernel, guest, descriptor)?,
+            };
+        if !done {
             return Ok(Step::Block(Wait::TURN));
         }
         guest.write_u32(self.out, self.used as u32)?;
-        let now = kernel.now_ns();
-        kernel.tree.touch_accessed(directory, now);
+        kernel.note_read(directory);
         Ok(Step::Done)
     }
 }
@@ -106,25 +127,37 @@ pub(in super::super) struct Allocate {
 impl Blocking for Allocate {
     fn attempt(&mut self, kernel: &mut Kernel, _: &mut Guest<'_>) -> Call<Step> {
         let needed = rights::FD_WRITE | rights::FD_ALLOCATE;
-        let (inode, _) = kernel.file(self.descriptor, needed)?;
+        let (store, _) = kernel.file(self.descriptor, needed)?;
         if self.length == 0 {
             return Err(Errno::INVAL);
         }
         let end = self.offset.checked_add(self.length).ok_or(Errno::FBIG)?;
-        kernel.tree.may_store(inode, &(self.offset..end))?;
-        let (size, done) = *self.begun.get_or_insert((kernel.tree.size(inode), 0));
+        if let Store::Tree(inode) = store {
+            kernel.tree.may_store(inode, &(self.offset..end))?;
+        } else if end > MAX_FILE_BYTES {
+            return Err(Errno::FBIG);
+        }
+        let (size, done) = match self.begun {
+            Some(begun) => begun,
+            None => (kernel.size_of(store)?, 0),
+        };
         let start = self.offset + done;
         let piece = (end - start).min(PIECE_BYTES as u64);
-        if let Err(error) = kernel.tree.store(inode, start..start + piece) {
-            kernel.tree.resize(inode, size)?;
-            return Err(error);
+        let range = start..start + piece;
+        match store {
+            Store::Tree(inode) => {
+                if let Err(error) = kernel.tree.store(inode, range) {
+                    kernel.tree.resize(inode, size)?;
+                    return Err(error);
+                }
+            }
+            Store::Volume(descriptor) => kernel.store_on_volume(descriptor, size, range)?,
         }
         if start + piece < end {
             self.begun = Some((size, done + piece));
             return Ok(Step::Block(Wait::TURN));
         }
-        let now = kernel.now_ns();
-        kernel.tree.touch_modified(inode, now);
+        kernel.note_written(store);
         Ok(Step::Done)
     }
 }

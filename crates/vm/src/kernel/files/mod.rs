@@ -11,7 +11,7 @@ mod names;
 mod path;
 mod tree;
 
-pub(super) use calls::Open;
+pub(super) use calls::{How, Open};
 pub(super) use long::{Allocate, ReadDirectory};
 pub use tree::TreeError;
 pub(crate) use tree::{MAX_FILE_BYTES, ROOT, Tree};

@@ -6,6 +6,7 @@ mod network;
 mod paths;
 mod poll;
 mod streams;
+mod volumes;
 
 use super::abi::{Call, Errno, rights};
 use super::files::{Allocate, Open, ReadDirectory};
@@ -17,6 +18,7 @@ use crate::account::Meter;
 use crate::memory::Budget;
 use crate::ports::{Clock, Io, Ports, Stdio};
 use crate::torture::{Script, ScriptedNetwork};
+use crate::volumes::Volume;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -91,9 +93,15 @@ struct Bench {
     clock: Arc<StoppedClock>,
     stdio: Arc<ToldStdio>,
     network: Arc<ScriptedNetwork>,
+    /// The directory that paths start from.
+    base: u32,
 }
 
 fn bench_with(script: Script, limits: Limits) -> Bench {
+    bench_with_volumes(script, limits, Vec::new())
+}
+
+fn bench_with_volumes(script: Script, limits: Limits, volumes: Vec<Volume>) -> Bench {
     let clock = Arc::new(StoppedClock::default());
     let stdio = Arc::new(ToldStdio::default());
     let network = Arc::new(ScriptedNetwork::new(script, &["first".to_owned()]));
@@ -102,10 +110,16 @@ fn bench_with(script: Script, limits: Limits) -> Bench {
         stdio: stdio.clone(),
         network: network.clone(),
         entropy: Ports::nothing().entropy,
+        volumes: volumes.into(),
     };
+    let names: Vec<Vec<u8>> = ports
+        .volumes
+        .iter()
+        .map(|volume| volume.description.destination.clone().into_bytes())
+        .collect();
     let state = wire::snapshot::Kernel {
         args: vec![b"program".to_vec(), b"x".to_vec()],
-        descriptors: (0..).zip(newborn(1, &[b"/".to_vec()])).collect(),
+        descriptors: (0..).zip(newborn(1, &[b"/".to_vec()], &names)).collect(),
         listeners: vec![Listener {
             name: "first".to_owned(),
             queue: Vec::new(),
@@ -121,6 +135,7 @@ fn bench_with(script: Script, limits: Limits) -> Bench {
         clock,
         stdio,
         network,
+        base: ROOT_DIRECTORY,
     }
 }
 
@@ -189,7 +204,7 @@ impl Bench {
     ) -> Call<u32> {
         let (path, path_length) = self.put(PATH, path);
         let open = Open {
-            directory: ROOT_DIRECTORY,
+            directory: self.base,
             lookup: follow.into(),
             path,
             path_length,
@@ -213,23 +228,26 @@ impl Bench {
 
     fn make_directory(&mut self, path: &[u8]) -> Call {
         let (path, length) = self.put(PATH, path);
-        self.call(|kernel, guest| kernel.path_create_directory(guest, ROOT_DIRECTORY, path, length))
+        let base = self.base;
+        self.call(|kernel, guest| kernel.path_create_directory(guest, base, path, length))
     }
 
     fn remove_directory(&mut self, path: &[u8]) -> Call {
         let (path, length) = self.put(PATH, path);
-        self.call(|kernel, guest| kernel.path_remove_directory(guest, ROOT_DIRECTORY, path, length))
+        let base = self.base;
+        self.call(|kernel, guest| kernel.path_remove_directory(guest, base, path, length))
     }
 
     fn unlink(&mut self, path: &[u8]) -> Call {
         let (path, length) = self.put(PATH, path);
-        self.call(|kernel, guest| kernel.path_unlink_file(guest, ROOT_DIRECTORY, path, length))
+        let base = self.base;
+        self.call(|kernel, guest| kernel.path_unlink_file(guest, base, path, length))
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> Call {
         let (from, from_length) = self.put(PATH, from);
         let (to, to_length) = self.put(OTHER_PATH, to);
-        let directory = ROOT_DIRECTORY;
+        let directory = self.base;
         self.call(|kernel, guest| {
             let (from, to) = ((directory, from, from_length), (directory, to, to_length));
             kernel.path_rename(guest, from, to)
@@ -239,7 +257,7 @@ impl Bench {
     fn link(&mut self, from: &[u8], to: &[u8]) -> Call {
         let (from, from_length) = self.put(PATH, from);
         let (to, to_length) = self.put(OTHER_PATH, to);
-        let directory = ROOT_DIRECTORY;
+        let directory = self.base;
         self.call(|kernel, guest| {
             let (from, to) = ((directory, from, from_length), (directory, to, to_length));
             kernel.path_link(guest, 0, from, to)
@@ -249,14 +267,14 @@ impl Bench {
     fn symlink(&mut self, target: &[u8], path: &[u8]) -> Call {
         let target = self.put(PATH, target);
         let path = self.put(OTHER_PATH, path);
-        self.call(|kernel, guest| kernel.path_symlink(guest, target, ROOT_DIRECTORY, path))
+        let base = self.base;
+        self.call(|kernel, guest| kernel.path_symlink(guest, target, base, path))
     }
 
     fn read_link(&mut self, path: &[u8], length: u32) -> Call<Vec<u8>> {
         let path = self.put(PATH, path);
-        self.call(|kernel, guest| {
-            kernel.path_readlink(guest, ROOT_DIRECTORY, path, (DATA, length), OUT)
-        })?;
+        let base = self.base;
+        self.call(|kernel, guest| kernel.path_readlink(guest, base, path, (DATA, length), OUT))?;
         let count = self.u32(OUT);
         Ok(self.memory[DATA as usize..(DATA + count) as usize].to_vec())
     }
@@ -264,8 +282,9 @@ impl Bench {
     /// (inode, type, links, size) of a path.
     fn stat(&mut self, path: &[u8], follow: bool) -> Call<(u64, u8, u64, u64)> {
         let path = self.put(PATH, path);
+        let base = self.base;
         self.call(|kernel, guest| {
-            kernel.path_filestat_get(guest, ROOT_DIRECTORY, follow.into(), path, DATA)
+            kernel.path_filestat_get(guest, base, follow.into(), path, DATA)
         })?;
         let filetype = self.memory[DATA as usize + 16];
         let (links, size) = (self.u64(DATA + 24), self.u64(DATA + 32));

@@ -1,15 +1,16 @@
-//! The file tree against the file system of the machine that the test runs on: the same random
-//! steps in both, the same answers and errors from both.
+//! The file tree, and a volume, against the file system of the machine that the test runs on: the
+//! same random steps in both, the same answers and errors from both.
 
 use super::super::abi::{Errno, fdflags, fstflags, oflags, rights};
 use super::super::transfer::Vectored;
-use super::{Bench, DATA, LIST, OTHER_PATH, OUT, ROOT_DIRECTORY, bench};
+use super::volumes::Scratch;
+use super::{Bench, DATA, LIST, OTHER_PATH, OUT, bench};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What Linux calls it.
 fn errno(error: rustix::io::Errno) -> Errno {
@@ -72,13 +73,19 @@ fn nothing<T>(_: T) -> Vec<u8> {
 }
 
 impl Pair {
+    /// A tree and an empty directory.
     fn new(seed: u64) -> Pair {
+        Pair::with(seed, bench())
+    }
+
+    /// What the bench's paths start from, and an empty directory.
+    fn with(seed: u64, bench: Bench) -> Pair {
         let name = format!("limosa-model-{}-{seed}", std::process::id());
         let root = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&root);
         fs::create_dir(&root).unwrap();
         Pair {
-            bench: bench(),
+            bench,
             root,
             dice: fastrand::Rng::with_seed(seed),
             open: Vec::new(),
@@ -206,8 +213,9 @@ impl Pair {
     fn set_times(&mut self, path: &[u8], follow: bool, accessed: u64, modified: u64) -> Ours {
         let flags = fstflags::ATIM | fstflags::MTIM;
         let place = self.bench.put(OTHER_PATH, path);
+        let base = self.bench.base;
         self.bench.call(|kernel, guest| {
-            let at = (ROOT_DIRECTORY, follow.into());
+            let at = (base, follow.into());
             kernel.path_filestat_set_times(guest, at, place, (accessed, modified, flags))
         })?;
         self.bench.stat(path, follow)?;
@@ -377,7 +385,8 @@ impl Pair {
     }
 
     /// Both trees, as lists of path, kind, links and content.
-    fn compare_trees(&mut self) {
+    /// `own` is where the bench's lies, if it is a volume.
+    fn compare_trees(&mut self, own: Option<&Path>) {
         let mut paths = vec![PathBuf::new()];
         while let Some(path) = paths.pop() {
             let name = match path.as_os_str().as_bytes() {
@@ -410,7 +419,10 @@ impl Pair {
                 }
                 assert_eq!((links, size), (metadata.nlink(), metadata.len()));
                 if metadata.is_file() {
-                    let ours = self.bench.kernel.tree.content(inode).unwrap().to_vec();
+                    let ours = match own {
+                        Some(root) => fs::read(root.join(&child)).unwrap(),
+                        None => self.bench.kernel.tree.content(inode).unwrap().to_vec(),
+                    };
                     let theirs = fs::read(self.root.join(&child)).unwrap();
                     assert!(ours == theirs, "{}", child.display());
                 }
@@ -433,9 +445,33 @@ fn the_tree_does_what_the_machine_s_own_file_system_does() {
             // As after every call of a program.
             pair.bench.kernel.completed();
             if number % 50 == 49 {
-                pair.compare_trees();
+                pair.compare_trees(None);
             }
         }
+        fs::remove_dir_all(&pair.root).unwrap();
+    }
+}
+
+#[test]
+fn a_volume_does_what_the_machine_s_own_file_system_does_whenever_it_is_thawed_anew() {
+    // Other seeds than those of the tree, whose directories are named after them.
+    for seed in 2000..2030 {
+        println!("seed {seed}");
+        let scratch = Scratch::new(&format!("volume-{seed}"));
+        let mut pair = Pair::with(seed, scratch.bench());
+        let mut thawed = 0;
+        for number in 0..600 {
+            pair.step(number);
+            pair.bench.kernel.completed();
+            // Not while a file is open that has been removed: that cannot be written down.
+            if number % 20 == 19 && scratch.thaw_anew(&mut pair.bench).is_ok() {
+                thawed += 1;
+            }
+            if number % 50 == 49 {
+                pair.compare_trees(Some(&scratch.volume()));
+            }
+        }
+        assert!(thawed > 0, "seed {seed}");
         fs::remove_dir_all(&pair.root).unwrap();
     }
 }
