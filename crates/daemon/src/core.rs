@@ -6,6 +6,7 @@ use crate::fleet::{Fleet, FleetView};
 use crate::links::{Dialler, keep};
 use crate::loader::Loader;
 use crate::moves::Arrivals;
+use crate::moves::returning::Returning;
 use crate::node_loop::{Input, LoopHandle, Opened};
 use crate::processes::Processes;
 use crate::processes::managed::Managed;
@@ -40,6 +41,8 @@ pub struct Core {
     pub loader: Loader,
     /// Carries stream frames.
     pub switch: Arc<Switch>,
+    /// What processes that have left had in their files.
+    pub returning: Arc<Returning>,
     /// What runs here.
     pub processes: Arc<Processes>,
     /// What processes may be given of this machine.

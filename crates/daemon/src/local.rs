@@ -11,8 +11,9 @@ use crate::loader::{Loader, Unloadable};
 use crate::processes::console::Console;
 use crate::processes::log::Log;
 use crate::processes::managed::{
-    End, KILLED, Launch, Managed, NOT_STARTED, Origin, Reports, Sealed, Status,
+    End, KILLED, Launch, Managed, NOT_STARTED, Origin, Reports, Status,
 };
+use crate::processes::sealed::Sealed;
 use crate::processes::sockets::Sockets;
 use crate::processes::terminal::Terminal;
 use crate::processes::tree;

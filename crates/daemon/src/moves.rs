@@ -11,6 +11,7 @@
 //! what becomes of it.
 
 mod arrivals;
+pub mod returning;
 
 pub use arrivals::Arrivals;
 
@@ -20,12 +21,14 @@ use crate::loader::{Unloadable, Wanted, blocking};
 use crate::processes::Reserved;
 use crate::processes::console::Console;
 use crate::processes::log::Log;
-use crate::processes::managed::{Launch, Managed, Origin, Sealed};
+use crate::processes::managed::{Launch, Managed, Origin};
+use crate::processes::sealed::Sealed;
 use crate::processes::sockets::Sockets;
 use crate::processes::volumes;
 use crate::store::images::id_of;
 use arrivals::{Arrived, MAX_LUGGAGE};
 use node::event::{Event, Token};
+use returning::Chunks;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +38,7 @@ use tokio::task::AbortHandle;
 use vm::Image;
 use wire::control::Offer;
 use wire::link::{BulkKind, Luggage};
-use wire::snapshot::{Limits, Snapshot};
+use wire::snapshot::{Chunk, Hints, Limits, Snapshot};
 use wire::{Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 /// More than any program can write in its life.
@@ -54,6 +57,8 @@ struct Outgoing {
     parts: mpsc::UnboundedSender<Part>,
     sender: AbortHandle,
     sealed: Option<Arc<Sealed>>,
+    /// What is kept of the process once it is gone.
+    keeps: Option<(ProcessId, Vec<Chunk>)>,
     /// When the freeze was asked for.
     freezing: Instant,
 }
@@ -101,6 +106,7 @@ impl Moves {
             parts,
             sender: task.abort_handle(),
             sealed: None,
+            keeps: None,
             freezing: Instant::now(),
         };
         self.outgoing.insert(id, outgoing);
@@ -114,6 +120,12 @@ impl Moves {
             if this && !moved {
                 outgoing.sender.abort();
             }
+            if this
+                && moved
+                && let Some((process, chunks)) = outgoing.keeps.take()
+            {
+                self.core.returning.left(process, chunks);
+            }
             !this
         });
     }
@@ -125,13 +137,13 @@ impl Moves {
         }
     }
 
-    /// Source: freeze the process.
-    pub fn freeze(&mut self, id: MoveId, process: ProcessId) {
+    /// Source: freeze the process, to be sent to a target that has so much of its files.
+    pub fn freeze(&mut self, id: MoveId, process: ProcessId, kept: Hints) {
         if let Some(outgoing) = self.outgoing.get_mut(&id) {
             outgoing.freezing = Instant::now();
         }
         match self.core.processes.running(process) {
-            Some(managed) => managed.freeze(id),
+            Some(managed) => managed.freeze(id, kept),
             None => self.core.node.event(Event::Frozen {
                 id,
                 result: Err("the process has ended".to_owned()),
@@ -173,7 +185,9 @@ impl Moves {
             log_end,
             frozen_ns: nanoseconds(since),
             console: managed.console.seal(),
+            left_out: sealed.left_out().to_vec(),
         };
+        outgoing.keeps = Some((process, sealed.chunks().to_vec()));
         let _ = outgoing.parts.send(Part::Snapshot {
             sealed,
             luggage,
@@ -250,6 +264,7 @@ impl Moves {
         {
             Some(managed) => {
                 self.core.processes.adopt(managed.clone(), epoch);
+                self.core.returning.forget(process);
                 // Of those that died before it came, nobody else gives its clients up.
                 for anchor in managed.sockets.dead_anchors() {
                     self.core.give_up_later(anchor);
@@ -396,8 +411,9 @@ impl Receive {
             return;
         }
         let id = self.id;
-        let ready: Result<_, String> =
-            async { Ok((self.volumes().await?, self.image().await?)) }.await;
+        let kept = find_kept(self.core.clone(), self.offer.process);
+        let ready = async { Ok::<_, String>((self.volumes().await?, self.image().await?)) };
+        let (kept, ready) = tokio::join!(kept, ready);
         let (volumes, image) = match ready {
             Ok(ready) => ready,
             Err(reason) => {
@@ -406,14 +422,18 @@ impl Receive {
                 return;
             }
         };
-        let result = Ok(());
+        let result = Ok(returning::hints(&kept));
         self.core.node.event(Event::Prepared { id, result });
-        let result = match self.snapshot().await {
+        let restored = match self.snapshot().await {
             Ok((luggage, arrived, bytes)) => {
-                let birth = (image, volumes);
+                let birth = (image, volumes, kept);
                 self.restore(birth, luggage, arrived, bytes).await
             }
             Err(reason) => Err(reason),
+        };
+        let (result, chunks) = match restored {
+            Ok(chunks) => (Ok(()), chunks),
+            Err(reason) => (Err(reason), Vec::new()),
         };
         let failed = result.is_err();
         self.core.node.event(Event::Restored { id, result });
@@ -421,6 +441,12 @@ impl Receive {
             self.log(&managed.log).await;
         }
         self.core.arrivals.forget(id);
+        // The next move need not compute them while the process is frozen.
+        tokio::task::spawn_blocking(move || {
+            for chunk in chunks {
+                chunk.digest();
+            }
+        });
     }
 
     /// Takes what the process has written before.
@@ -505,14 +531,15 @@ impl Receive {
         Ok((luggage, arrived, bytes))
     }
 
-    /// Thaws the process and attaches it, standing by, to all its anchors.
+    /// Thaws the process and attaches it, standing by, to all its anchors. Returns the chunks of its
+    /// files.
     async fn restore(
         &self,
-        (image, volumes): (Arc<Image>, Arc<[vm::Volume]>),
+        (image, volumes, kept): (Arc<Image>, Arc<[vm::Volume]>, Chunks),
         luggage: Luggage,
         arrived: Instant,
         bytes: Vec<u8>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Chunk>, String> {
         let (core, offer) = (self.core.clone(), self.offer.clone());
         let standing = self.standing.clone();
         let start = Instant::now();
@@ -528,6 +555,15 @@ impl Receive {
                 return Err(failed("the snapshot names other volumes".to_owned()));
             }
             let kernel = &mut snapshot.kernel;
+            let put_back =
+                (kernel.files).put_back(&luggage.left_out, |digest| kept.get(digest).cloned());
+            if let Err(missing) = put_back {
+                // All of it is sent the next time.
+                core.returning.forget(offer.process);
+                return Err(failed(missing.to_string()));
+            }
+            drop(kept);
+            let chunks = kernel.files.chunks_to_keep().cloned().collect();
             kernel.limits = kernel.limits.within(Limits::default());
             // Its clock went on while it was away; from the thaw on it counts by itself.
             let away = luggage
@@ -568,9 +604,9 @@ impl Receive {
             // Before anything can fail, so that giving up finds it.
             standing.set(managed);
             tracing::debug!(?decoded, attaching = ?start.elapsed(), "snapshot restored");
-            Ok((sockets, made))
+            Ok((sockets, made, chunks))
         };
-        let (sockets, made) = blocking(prepare).await.map_err(|error| error.to_string())?;
+        let (sockets, made, chunks) = blocking(prepare).await.map_err(|error| error.to_string())?;
         made.await
             .unwrap_or_else(|_| Err("its thread has ended".to_owned()))?;
         let thawed = start.elapsed();
@@ -578,8 +614,14 @@ impl Receive {
         let name = |anchor| self.core.fleet.borrow().named(anchor).to_string();
         sockets.attached(name).await?;
         tracing::debug!(id = %self.id, ?thawed, attached = ?start.elapsed(), "stands by");
-        Ok(())
+        Ok(chunks)
     }
+}
+
+/// What is here of the files of a process that comes back.
+async fn find_kept(core: Arc<Core>, process: ProcessId) -> Chunks {
+    let found = tokio::task::spawn_blocking(move || core.returning.find(process));
+    found.await.unwrap_or_default()
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -10,7 +10,7 @@ use crate::links::control::ControlLink;
 use crate::links::keep::{Standing, replaces};
 use crate::links::transport::Secured;
 use crate::moves::Moves;
-use crate::processes::managed::Sealed;
+use crate::processes::sealed::Sealed;
 use crate::store::directory::DirectoryStore;
 use node::Node;
 use node::event::{Effect, Event, Failure, Reply, Token};
@@ -437,7 +437,7 @@ impl NodeLoop {
             Effect::Consider { id, from, offer } => self.moves.consider(id, from, offer),
             Effect::Prepare { id } => self.moves.prepare(id),
             Effect::SendImage { id, image, .. } => self.moves.send_image(id, image),
-            Effect::Freeze { id, process } => self.moves.freeze(id, process),
+            Effect::Freeze { id, process, kept } => self.moves.freeze(id, process, kept),
             Effect::SendSnapshot { id, process, .. } => self.moves.send_snapshot(id, process),
             Effect::Unfreeze { process } => self.core.processes.unfreeze(process),
             Effect::Activate { id, process, epoch } => {
@@ -456,7 +456,10 @@ impl NodeLoop {
                 let name = self.core.node_name(self.core.me());
                 self.core.processes.lost(&self.core.switch, &record, &name);
             }
-            Effect::Gone { process, epoch } => self.core.anchors.gone(process, epoch),
+            Effect::Gone { process, epoch } => {
+                self.core.anchors.gone(process, epoch);
+                self.core.returning.forget(process);
+            }
             Effect::Whereabouts(record) => self.core.anchors.whereabouts(&record),
             Effect::Progress { id, process, phase } => {
                 tracing::debug!(%id, %process, phase, "move");

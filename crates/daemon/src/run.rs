@@ -10,6 +10,7 @@ use crate::links::identity::Identity;
 use crate::links::tied::Tied;
 use crate::links::{Dialler, accept, join};
 use crate::loader::Loader;
+use crate::moves::returning::{Returning, tend};
 use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
 use crate::processes::idle::{FOLD_AFTER, fold_idle};
@@ -18,6 +19,7 @@ use crate::processes::volumes::Grants;
 use crate::state_dir::{Fleet, StateDir, StateError};
 use crate::store::directory::{DirectoryStore, StoreError};
 use crate::store::images::Images;
+use crate::store::kept::Kept;
 use crate::switch::Switch;
 use node::event::{Event, Reply};
 use std::collections::BTreeMap;
@@ -262,6 +264,7 @@ pub async fn run_node(
             config.max_processes,
         ),
         loader: Loader::new(engine, Images::new(&state.path("images"))),
+        returning: Returning::new(Kept::new(&state.path("kept"))),
         grants: Grants::Within(config.volumes.clone()),
         switch,
         node,
@@ -293,6 +296,7 @@ pub async fn run_node(
     let mut decisions = tokio::spawn(decisions.run(inputs));
     let fleet_writer = tokio::spawn(core.clone().write_fleet());
     let reopener = tokio::spawn(keep_open(core.clone()));
+    let tender = tokio::spawn(tend(core.clone()));
     let folder = config.fold_after.map(|after| {
         let processes = Arc::downgrade(&core.processes);
         tokio::spawn(fold_idle(processes, after))
@@ -331,6 +335,7 @@ pub async fn run_node(
     links.abort();
     fleet_writer.abort();
     reopener.abort();
+    tender.abort();
     if let Some(folder) = folder {
         folder.abort();
     }

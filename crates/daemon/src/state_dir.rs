@@ -178,7 +178,7 @@ impl StateDir {
             return Err(StateError::Shared(root.to_owned()));
         }
         close_to_others(root)?;
-        for directory in ["images", "cache", "logs"] {
+        for directory in ["images", "cache", "logs", "kept"] {
             let path = root.join(directory);
             builder.create(&path).map_err(io_error("create", &path))?;
             close_to_others(&path)?;

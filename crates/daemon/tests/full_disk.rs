@@ -171,3 +171,58 @@ async fn a_node_cannot_start_on_a_full_disk_and_says_so() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_leaves_a_full_disk_and_comes_back_with_all_its_files() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let a = Node::first("ant").await;
+    let full = node_on(&disk, "full", Some(&a)).await;
+    a.sees_alive(2).await;
+    let content: Vec<u8> = (0..1_000_000u32).map(|at| (at / 7 % 251) as u8).collect();
+    let spec = RunSpec {
+        name: Some("ticks".to_owned()),
+        args: ["hello", "tick", "100000", "1"].map(str::to_owned).to_vec(),
+        files: vec![wire::api::FileSpec {
+            path: "/large".to_owned(),
+            directory: false,
+            link: None,
+            length: content.len() as u64,
+        }],
+        ..RunSpec::default()
+    };
+    let files = [content.clone()];
+    let started = full.client.run(&spec, &files, &guest("hello")).await;
+    started.unwrap();
+    let filler = disk.fill();
+    let leaves = || async {
+        within("a move", a.client.migrate("ticks", "ant"))
+            .await
+            .unwrap()
+            .bytes
+    };
+    let returns = || async {
+        within("a move", a.client.migrate("ticks", "full"))
+            .await
+            .unwrap()
+            .bytes
+    };
+    // It goes, and nothing half-written of its files stays.
+    assert!(leaves().await > 1_000_000);
+    let kept = full.config.state_dir.join("kept");
+    assert!(returns().await > 1_000_000);
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+
+    fs::remove_file(filler).unwrap();
+    leaves().await;
+    common::until("the files are kept", || async {
+        (fs::read_dir(&kept).unwrap().count() == 1).then_some(())
+    })
+    .await;
+    assert!(returns().await < 900_000);
+    let mut file = Vec::new();
+    a.client.checkpoint("ticks", &mut file).await.unwrap();
+    let checkpoint = wire::checkpoint::Checkpoint::decode(&file).unwrap();
+    let snapshot = wire::snapshot::Snapshot::decode(checkpoint.snapshot).unwrap();
+    let large = vm::read_file(&snapshot.kernel.files, b"/large").unwrap();
+    assert!(large == content);
+}

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
 use wire::directory::{Answer, Claim, Operation, Record};
+use wire::snapshot::Hints;
 use wire::{Epoch, NodeId};
 
 states! {
@@ -91,8 +92,8 @@ pub enum Action {
     Ask(Question),
     /// Send the image.
     SendImage,
-    /// Freeze the process and seal its streams.
-    Freeze,
+    /// Freeze the process and seal its streams; leave out of its snapshot what the target has.
+    Freeze(Hints),
     /// Send the sealed snapshot.
     SendSnapshot,
     /// Let the process run on under its old claim.
@@ -205,6 +206,8 @@ pub struct Source {
     started: Duration,
     freeze_asked: Duration,
     bytes: u64,
+    /// What the target has of the process's files.
+    kept: Hints,
     /// Why a grant should be taken back as soon as it is known.
     doubt: Option<Reason>,
     questions: u32,
@@ -229,6 +232,7 @@ impl Source {
             started: now,
             freeze_asked: now,
             bytes: 0,
+            kept: Hints::default(),
             doubt: None,
             questions: 0,
             actions: VecDeque::new(),
@@ -326,7 +330,8 @@ impl Source {
                 }
                 self.enter(State::Preparing, Some(now + self.config.prepare));
             }
-            (State::Preparing, Step::Prepared) => {
+            (State::Preparing, Step::Prepared { kept }) => {
+                self.kept = kept;
                 self.enter(State::Checking, None);
                 let process = self.offer.process;
                 self.ask(Operation::Get(process), Some(self.config.check));
@@ -383,7 +388,8 @@ impl Source {
                 self.claim = record.claim;
                 self.freeze_asked = now;
                 self.enter(State::Freezing, Some(now + self.config.freeze));
-                self.actions.push_back(Action::Freeze);
+                let kept = std::mem::take(&mut self.kept);
+                self.actions.push_back(Action::Freeze(kept));
             }
             record => {
                 self.abort_at_target("the process is not this node's any more");

@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
 use wire::directory::{Answer, Claim, Operation};
+use wire::snapshot::Hints;
 use wire::{Epoch, NodeId};
 
 states! {
@@ -64,8 +65,8 @@ pub enum Input {
     Answer(u32, Reply),
     /// Whether the image is needed, or why the process is not taken.
     Considered(Result<bool, String>),
-    /// The artefact is compiled, or why not.
-    Prepared(Result<(), String>),
+    /// The artefact is compiled, and what is here of the process's files; or why not.
+    Prepared(Result<Hints, String>),
     /// The process is thawed and stands by, or why not.
     Restored(Result<(), String>),
     /// Image or snapshot could not be received whole.
@@ -188,8 +189,8 @@ impl Target {
                 _ => (),
             },
             Input::Prepared(result) => match (self.state, result) {
-                (State::Preparing, Ok(())) => {
-                    self.send(Step::Prepared);
+                (State::Preparing, Ok(kept)) => {
+                    self.send(Step::Prepared { kept });
                     let deadline = now + self.longest_receive();
                     self.enter(State::Receiving, Some(deadline));
                 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
 use wire::directory::{Answer, Claim, Operation, Record};
+use wire::snapshot::Hints;
 use wire::{ArtefactId, Epoch, ImageId, NodeId, ProcessId};
 
 const S: NodeId = NodeId([1; 32]);
@@ -98,7 +99,7 @@ impl World {
                 source::Action::Send(step) if self.linked => self.to_target.push_back(step),
                 source::Action::Send(_) | source::Action::SendImage => (),
                 source::Action::Ask(question) => self.work.push(Work::Ask(S, question)),
-                source::Action::Freeze => self.work.push(Work::Freeze),
+                source::Action::Freeze(_) => self.work.push(Work::Freeze),
                 source::Action::SendSnapshot => {
                     self.snapshot_sent = true;
                     self.work.push(Work::Restore);
@@ -188,7 +189,9 @@ impl World {
                 self.tell_source(source::Input::TakenBack(Ok(())));
             }
             Work::Consider => self.tell_target(target::Input::Considered(result.map(|()| true))),
-            Work::Prepare => self.tell_target(target::Input::Prepared(result)),
+            Work::Prepare => {
+                self.tell_target(target::Input::Prepared(result.map(|()| Hints::default())))
+            }
             Work::Restore => {
                 self.thawed = result.is_ok();
                 self.tell_target(target::Input::Restored(result));

@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::Duration;
 use wire::control::{Control, Member, Offer};
 use wire::directory::{Claim, Record};
-use wire::snapshot::Volume;
+use wire::snapshot::{Hints, Volume};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 pub use overlay::directory::Change;
@@ -150,8 +150,8 @@ pub enum Event {
     Prepared {
         /// The move.
         id: MoveId,
-        /// Why not.
-        result: Result<(), String>,
+        /// What is here of the process's files, or why it cannot be.
+        result: Result<Hints, String>,
     },
     /// Target: the snapshot arrived, is thawed, and every anchor has answered its standby; or not.
     Restored {
@@ -250,6 +250,8 @@ pub enum Effect {
         id: MoveId,
         /// The process.
         process: ProcessId,
+        /// What the target has of its files, which the snapshot can do without.
+        kept: Hints,
     },
     /// Source: send the sealed snapshot. The target thaws what arrives, attaches standby and
     /// answers [`Event::Restored`].

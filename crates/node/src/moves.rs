@@ -15,7 +15,7 @@ use std::time::Duration;
 use wire::control::{Control, Offer, Step};
 use wire::directory::{Answer, Claim, Record};
 use wire::name::{check_name, printable};
-use wire::snapshot::Volume;
+use wire::snapshot::{Hints, Volume};
 use wire::{ArtefactId, MoveId, NodeId, ProcessId};
 
 /// Moves that ended well and are remembered, for sources that ask again.
@@ -173,7 +173,7 @@ impl Node {
                 Step::Commit { .. } if self.moves.arrived.contains(&id) => {
                     self.send_step(from, id, Step::Running);
                 }
-                Step::Commit { .. } | Step::Accept { .. } | Step::Prepared | Step::Ready => {
+                Step::Commit { .. } | Step::Accept { .. } | Step::Prepared { .. } | Step::Ready => {
                     let reason = "this node does not know the move any more".to_owned();
                     self.send_step(from, id, Step::Abort { reason });
                 }
@@ -278,7 +278,7 @@ impl Node {
         &mut self,
         now: Duration,
         id: MoveId,
-        result: Result<(), String>,
+        result: Result<Hints, String>,
     ) {
         self.tell_target(now, id, target::Input::Prepared(result));
     }
@@ -377,7 +377,7 @@ impl Node {
                     to,
                     image: image.unwrap_or_default(),
                 },
-                source::Action::Freeze => Effect::Freeze { id, process },
+                source::Action::Freeze(kept) => Effect::Freeze { id, process, kept },
                 source::Action::SendSnapshot => Effect::SendSnapshot { id, process, to },
                 source::Action::Unfreeze => Effect::Unfreeze { process },
                 source::Action::Drop(epoch) => Effect::Drop {

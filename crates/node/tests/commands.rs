@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Member, Offer, Step};
 use wire::directory::{Operation, Record};
+use wire::snapshot::Hints;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 const P: ProcessId = ProcessId(1);
@@ -191,7 +192,10 @@ impl Fleet {
                 id,
                 result: self.refusal.map_or(Ok(true), |why| Err(why.to_owned())),
             },
-            Effect::Prepare { id } => Event::Prepared { id, result: Ok(()) },
+            Effect::Prepare { id } => Event::Prepared {
+                id,
+                result: Ok(Hints::default()),
+            },
             Effect::Freeze { id, .. } => Event::Frozen {
                 id,
                 result: Ok(4096),

@@ -63,7 +63,7 @@ impl World {
                 }
             }
             Effect::SendImage { id, to, .. } => self.send_bulk(index, to, id, Bulk::Image),
-            Effect::Freeze { id, process } => {
+            Effect::Freeze { id, process, .. } => {
                 if let Some(instance) = self.hosts[index].instances.get_mut(&process) {
                     instance.freezing = Some(id);
                 }

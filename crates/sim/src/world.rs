@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 use wire::control::{Control, Member};
 use wire::frame::StreamFrame;
+use wire::snapshot::Hints;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId};
 
 /// A rule was broken.
@@ -543,6 +544,7 @@ impl World {
             } => self.bulk_ends(index, id, from, bulk, whole),
             Local::Prepared(id) => {
                 let result = self.local_work("the image does not compile");
+                let result = result.map(|()| Hints::default());
                 self.tell(index, Event::Prepared { id, result });
             }
             Local::Restored(id) => {

@@ -1,7 +1,7 @@
 //! Messages of the control link between two nodes: heartbeats, members, directory, moves.
 
 use crate::directory::{Answer, Operation};
-use crate::snapshot::Volume;
+use crate::snapshot::{Hints, Volume};
 use crate::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,10 @@ pub enum Step {
         need_image: bool,
     },
     /// T to S: the artefact is compiled; freeze when you like.
-    Prepared,
+    Prepared {
+        /// What T has of the process's files.
+        kept: Hints,
+    },
     /// T to S: the snapshot is thawed and standby at every anchor; decide.
     Ready,
     /// S to T: the directory has granted you the process.

@@ -33,6 +33,7 @@
 use crate::api::{ListenerInfo, Terminals};
 use crate::control::Member;
 use crate::frame::MAX_DATA;
+use crate::snapshot::LeftOut;
 use crate::{MoveId, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -408,6 +409,8 @@ pub struct Luggage {
     pub frozen_ns: u64,
     /// If somebody stays with it: how far they are.
     pub console: Option<ConsoleState>,
+    /// Parts of its files that the snapshot lacks, because the target has them.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// What is between a process and the terminal that stays with it.

@@ -15,7 +15,7 @@ use wire::link::{
     BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, Luggage, MAX_CONTROL, Secret,
     write_frame,
 };
-use wire::snapshot::{Binding, Volume};
+use wire::snapshot::{Binding, Digest, LeftOut, Volume};
 use wire::ticket::Ticket;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId, fuzzing};
 
@@ -246,6 +246,11 @@ fn no_bytes_break_the_reading_of_links() {
         },
         step(Step::Offer(offer)),
         step(Step::Accept { need_image: true }),
+        step(Step::Prepared {
+            kept: [&Digest::of(b"one"), &Digest::of(b"two")]
+                .into_iter()
+                .collect(),
+        }),
         step(Step::Commit { epoch: Epoch(4) }),
         step(Step::Abort {
             reason: "no room".to_owned(),
@@ -287,6 +292,11 @@ fn no_bytes_break_the_reading_of_links() {
         log_end: 4096,
         frozen_ns: 1_000_000,
         console: None,
+        left_out: vec![LeftOut {
+            inode: 3,
+            index: 1,
+            digest: Digest::of(b"one"),
+        }],
     };
     let mut hello = Vec::new();
     Hello::new(LinkKind::Control, "north", 4)

@@ -16,8 +16,8 @@ use wire::{MoveId, NodeId};
 
 /// Bytes that a snapshot may have beyond the memory: files, streams, frames.
 const MAX_BESIDE_MEMORY: u64 = 4 << 30;
-/// Bytes of the luggage, encoded.
-pub const MAX_LUGGAGE: u64 = 1 << 20;
+/// Bytes of the luggage, encoded: most of it says what was left out of the files.
+pub const MAX_LUGGAGE: u64 = 5 << 20;
 const MAX_LOG: u64 = 1 << 20;
 
 /// What may arrive.

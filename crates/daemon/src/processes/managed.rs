@@ -17,6 +17,7 @@ use super::console::Console;
 use super::ends::EndRecord;
 use super::executor::{SystemEntropy, ThreadClock, block_on};
 use super::log::Log;
+use super::sealed::Sealed;
 use super::sockets::Sockets;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +28,7 @@ use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
 use vm::{Control, Image, Meter, Outcome, Process};
 use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
-use wire::snapshot::{Snapshot, Volume};
+use wire::snapshot::{Hints, Snapshot, Volume};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
 /// The exit code of a process that trapped (128 + SIGABRT), as a shell would say it.
@@ -113,9 +114,6 @@ impl End {
     }
 }
 
-/// A state frozen for a move, ready to be sent.
-pub type Sealed = wire::snapshot::Encoded;
-
 /// What the thread is told while it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
@@ -126,7 +124,8 @@ enum Command {
 /// Who has asked for a freeze.
 #[derive(Default)]
 struct Intents {
-    moving: Option<MoveId>,
+    /// For this move, to a target that has so much of its files.
+    moving: Option<(MoveId, Hints)>,
     checkpoints: Vec<oneshot::Sender<Result<Arc<Snapshot>, String>>>,
     killed: Option<End>,
     /// Frozen for a move and not told to go on.
@@ -368,9 +367,10 @@ impl Managed {
         self.set_status(Status::Ended(end));
     }
 
-    /// Asks for a freeze for a move; reported by [`Reports::frozen`].
-    pub fn freeze(&self, id: MoveId) {
-        self.intents().moving = Some(id);
+    /// Asks for a freeze for a move to a target that has `kept` of its files; reported by
+    /// [`Reports::frozen`].
+    pub fn freeze(&self, id: MoveId, kept: Hints) {
+        self.intents().moving = Some((id, kept));
         if let Some(control) = self.control.get() {
             control.freeze();
         }
@@ -634,9 +634,11 @@ impl Thread {
         for waiting in checkpoints {
             let _ = waiting.send(snapshot.clone());
         }
-        let Some(id) = moving else { return Some(()) };
+        let Some((id, kept)) = moving else {
+            return Some(());
+        };
         // Here, because a large kernel section must not keep the node's loop from its other work.
-        let sealed = snapshot.map(|snapshot| Arc::new(Sealed::for_link(snapshot)));
+        let sealed = snapshot.map(|snapshot| Arc::new(Sealed::new(snapshot, &kept)));
         // Without a state there is no move, and the process runs on; if others have decided that
         // already, their command is on its way.
         let runs_on = sealed.is_err() && self.managed.unseal();
@@ -654,7 +656,7 @@ impl Thread {
             )
         };
         drop(checkpoints);
-        if let Some(id) = moving {
+        if let Some((id, _)) = moving {
             let reason = "the process ended".to_owned();
             self.reports.frozen(&self.managed, id, Err(reason));
         }

@@ -1,19 +1,70 @@
 //! The bytes of a regular file, in chunks: holes take no room, and a copy shares what neither side
 //! has changed.
 //!
-//! Every operation takes time in the bytes it is given and the chunks it touches, never in the
+//! Every operation on a file takes time in the bytes it is given and the chunks it touches, never in the
 //! size of the file, so that a kernel can bound how long each of its calls takes.
 
+use super::left_out::Digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of one chunk.
 pub const CHUNK_BYTES: usize = 1 << 16;
 
 /// A chunk: the bytes at its place that were written; what it lacks up to its end is zero.
-pub type Chunk = Arc<Vec<u8>>;
+pub type Chunk = Arc<ChunkBytes>;
+
+/// The bytes of a chunk. Their digest is computed once for all that share them, until they change.
+#[derive(Debug, Default)]
+pub struct ChunkBytes {
+    bytes: Vec<u8>,
+    digest: OnceLock<Digest>,
+}
+
+impl ChunkBytes {
+    /// The digest of the bytes. Takes some ten microseconds the first time.
+    pub fn digest(&self) -> &Digest {
+        self.digest.get_or_init(|| Digest::of(&self.bytes))
+    }
+
+    /// The bytes, to be changed.
+    fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.digest.take();
+        &mut self.bytes
+    }
+}
+
+impl From<Vec<u8>> for ChunkBytes {
+    fn from(bytes: Vec<u8>) -> ChunkBytes {
+        let digest = OnceLock::new();
+        ChunkBytes { bytes, digest }
+    }
+}
+
+impl Clone for ChunkBytes {
+    /// A copy is made to be changed.
+    fn clone(&self) -> ChunkBytes {
+        self.bytes.clone().into()
+    }
+}
+
+impl PartialEq for ChunkBytes {
+    fn eq(&self, other: &ChunkBytes) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for ChunkBytes {}
+
+impl Deref for ChunkBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// The bytes of a regular file. Nothing in it is empty or beyond the size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +159,7 @@ impl Content {
 
     /// The chunk at `index`, `end` bytes long or longer, to be written.
     fn chunk(&mut self, index: u64, end: usize) -> &mut Vec<u8> {
-        let chunk = Arc::make_mut(self.chunks.entry(index).or_default());
+        let chunk = Arc::make_mut(self.chunks.entry(index).or_default()).bytes_mut();
         if chunk.len() < end {
             self.stored += (end - chunk.len()) as u64;
             if chunk.capacity() < end {
@@ -162,7 +213,8 @@ impl Content {
                 Some(_) if kept == 0 => removed.extend(self.chunks.remove(&last)),
                 Some(chunk) if chunk.len() as u64 > kept => {
                     self.stored -= chunk.len() as u64 - kept;
-                    Arc::make_mut(chunk).truncate(kept as usize);
+                    let bytes = Arc::make_mut(chunk).bytes_mut();
+                    bytes.truncate(kept as usize);
                 }
                 _ => {}
             }
@@ -170,6 +222,35 @@ impl Content {
         }
         self.size = size;
         (removed, before - self.stored)
+    }
+
+    /// The chunks and their indexes, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = (u64, &Chunk)> {
+        self.chunks.iter().map(|(index, chunk)| (*index, chunk))
+    }
+
+    /// Takes a chunk out and leaves a hole.
+    pub(super) fn take(&mut self, index: u64) -> Option<Chunk> {
+        let chunk = self.chunks.remove(&index)?;
+        self.stored -= chunk.len() as u64;
+        Some(chunk)
+    }
+
+    /// Puts a chunk where a hole is. False if there is none of its size.
+    pub(super) fn put(&mut self, index: u64, chunk: Chunk) -> bool {
+        let fits = self.fits(index, chunk.len()) && !self.chunks.contains_key(&index);
+        if fits {
+            self.stored += chunk.len() as u64;
+            self.chunks.insert(index, chunk);
+        }
+        fits
+    }
+
+    /// Whether a chunk can have so many bytes.
+    fn fits(&self, index: u64, length: usize) -> bool {
+        let start = index.checked_mul(CHUNK_BYTES as u64);
+        let end = start.and_then(|start| start.checked_add(length as u64));
+        (1..=CHUNK_BYTES).contains(&length) && end.is_some_and(|end| end <= self.size)
     }
 
     /// The chunks, when the file is gone.
@@ -211,9 +292,7 @@ impl<'de> Deserialize<'de> for Content {
         };
         for (index, bytes) in chunks {
             let bytes = bytes.into_vec();
-            let start = index.checked_mul(CHUNK_BYTES as u64);
-            let end = start.and_then(|start| start.checked_add(bytes.len() as u64));
-            if bytes.is_empty() || bytes.len() > CHUNK_BYTES || end.is_none_or(|end| end > size) {
+            if !content.fits(index, bytes.len()) {
                 return wrong("a chunk of a file is empty, too long or beyond its end");
             }
             let last = content.chunks.last_key_value();
@@ -221,7 +300,7 @@ impl<'de> Deserialize<'de> for Content {
                 return wrong("the chunks of a file are not in order");
             }
             content.stored += bytes.len() as u64;
-            content.chunks.insert(index, Arc::new(bytes));
+            content.chunks.insert(index, Arc::new(bytes.into()));
         }
         Ok(content)
     }
@@ -305,6 +384,23 @@ mod tests {
         assert_eq!(copy.stored_chunks(), 1);
         let (removed, less) = content.resize(0);
         assert_eq!((removed.len(), less), (2, 4));
+    }
+
+    #[test]
+    fn a_chunk_that_has_changed_has_another_digest() {
+        let mut content = Content::from(&b"one"[..]);
+        let digest = |content: &Content| *content.chunks().next().unwrap().1.digest();
+        let before = digest(&content);
+        let copy = content.clone();
+        for change in [0, 1] {
+            // Shared with the copy at first, then its own.
+            content.write(change, b"2");
+            assert_eq!(digest(&content), Digest::of(&content.to_vec()));
+            assert_ne!(digest(&content), before);
+        }
+        content.resize(2);
+        assert_eq!(digest(&content), Digest::of(&content.to_vec()));
+        assert_eq!(digest(&copy), before);
     }
 
     #[test]

@@ -7,17 +7,19 @@ mod error;
 mod header;
 mod kernel;
 mod kernel_1;
+mod left_out;
 mod pages;
 mod references;
 mod volume;
 
 pub use codec::{Encoded, Encoder};
-pub use content::{CHUNK_BYTES, Chunk, Content, Growth};
+pub use content::{CHUNK_BYTES, Chunk, ChunkBytes, Content, Growth};
 pub use error::DecodeError;
 #[doc(hidden)]
 pub use header::fix_header;
 pub use header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, OLDEST_FORMAT_VERSION};
 pub use kernel::*;
+pub use left_out::{Digest, Hints, LEFT_OUT_FROM, LeftOut, MAX_LEFT_OUT, Missing};
 pub use pages::{Memory, PAGE_BYTES, PageKind, PageMap, PageMapError, Run};
 pub use references::{Reference, References};
 pub use volume::{Binding, Volume};
