@@ -3,11 +3,13 @@
 //! Each subcommand says what it does while it does it. Nothing here is needed to build or to use
 //! Limosa.
 
+mod aarch64;
 mod arrows;
 mod fuzz;
 mod guests;
 mod languages;
 mod npm;
+mod packages;
 mod run;
 mod soak;
 mod test;
@@ -60,6 +62,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         arguments: "",
         about: "builds other people's programs into target/guests, for tests and measurements",
         run: third_party::main,
+    },
+    Subcommand {
+        name: "aarch64",
+        arguments: "[--build-only] [--mirror URL] [--suite S]",
+        about: "builds limosa for aarch64 and moves processes between it, under QEMU, and this machine; what is missing comes from Debian's mirror that apt uses (suite sid)",
+        run: aarch64::main,
     },
     Subcommand {
         name: "binaryen",

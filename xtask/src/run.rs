@@ -65,6 +65,11 @@ fn quoted(text: &OsStr) -> String {
     }
 }
 
+/// One word of a shell, whatever is in it.
+pub fn shell_word(text: &OsStr) -> String {
+    format!("'{}'", text.to_string_lossy().replace('\'', r"'\''"))
+}
+
 /// Prints a command and runs it with our own standard streams; an error if it fails.
 pub fn run(command: &mut Command) -> Result<(), String> {
     println!("$ {}", shown(command));

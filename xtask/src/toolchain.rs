@@ -146,6 +146,20 @@ impl Toolchain {
         command
     }
 
+    /// One of its tools, as a shell runs it.
+    pub fn shell(&self, tool: &str) -> String {
+        let mut command = self.zig();
+        command.arg(tool);
+        let mut words = vec!["env".to_owned()];
+        for (name, value) in command.get_envs() {
+            let value = run::shell_word(value.unwrap_or_default());
+            words.push(format!("{}={value}", name.to_string_lossy()));
+        }
+        words.push(run::shell_word(command.get_program()));
+        words.extend(command.get_args().map(run::shell_word));
+        words.join(" ")
+    }
+
     /// The C compiler; give it flags and sources.
     pub fn cc(&self) -> Command {
         let mut command = self.zig();

@@ -6,7 +6,8 @@ use crate::output;
 use crate::progress::during;
 use crate::signals::asked_to_end;
 use crate::values;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use daemon::torture::Backend;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -87,12 +88,22 @@ struct NodeArgs {
     /// times [default: none]
     #[arg(long, value_name = "DIR")]
     volumes: Vec<PathBuf>,
+    /// What programs run as: this processor's code, or in the portable interpreter Pulley, which is
+    /// slower
+    #[arg(long, value_enum, default_value = "native")]
+    backend: Runs,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     background: bool,
     /// End and remove the state directory when standard input ends.
     #[arg(long, hide = true)]
     ephemeral: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Runs {
+    Native,
+    Pulley,
 }
 
 /// What a node tells once it answers; one line with --json. Holds the ticket, so it has no `Debug`.
@@ -171,6 +182,10 @@ impl NodeArgs {
             join,
             fold_after: (self.fold_after > 0).then(|| Duration::from_secs(self.fold_after)),
             volumes,
+            backend: match self.backend {
+                Runs::Native => Backend::Native,
+                Runs::Pulley => Backend::Pulley,
+            },
             ..daemon::NodeConfig::default()
         };
         let stdin_ends = self.ephemeral;
@@ -212,6 +227,9 @@ impl NodeArgs {
             args.extend(["--listen-link".to_owned(), address.clone()]);
         }
         args.extend(["--fold-after".to_owned(), self.fold_after.to_string()]);
+        if self.backend == Runs::Pulley {
+            args.push("--backend=pulley".to_owned());
+        }
         for directory in &self.volumes {
             // It begins elsewhere.
             let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());

@@ -11,6 +11,12 @@ use tempfile::TempDir;
 /// The binary, with no state but what is given.
 pub fn limosa() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limosa"));
+    isolated(&mut command);
+    command
+}
+
+/// With no state but what is given.
+fn isolated(command: &mut Command) {
     command
         .env_remove("LIMOSA_STATE")
         .env_remove("LIMOSA_LOG")
@@ -20,7 +26,6 @@ pub fn limosa() -> Command {
             concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
         )
         .stdin(Stdio::null());
-    command
 }
 
 /// A guest of the project.
@@ -122,8 +127,18 @@ impl Node {
 
     /// The same, with more options.
     pub fn start_with(name: &str, ticket: Option<&str>, options: &[&str]) -> Node {
+        Node::start_by(limosa(), name, ticket, options)
+    }
+
+    /// The same with another binary.
+    pub fn start_by(
+        mut command: Command,
+        name: &str,
+        ticket: Option<&str>,
+        options: &[&str],
+    ) -> Node {
+        isolated(&mut command);
         let directory = tempfile::tempdir().unwrap();
-        let mut command = limosa();
         command.arg("--state").arg(directory.path().join("state"));
         match ticket {
             Some(ticket) => command.args(["join", ticket]),
