@@ -229,11 +229,11 @@ fn c_compiler(folder: &Path) -> Result<(PathBuf, PathBuf), String> {
     let toolchain = Toolchain::install(&Recipe::read()?.compiler)?;
     let (cc, ar) = (folder.join("cc"), folder.join("ar"));
     let text = format!(
-        "# It has a name of its own for the target.\n\
+        "# It has a name of its own for the target, and does not know all that other linkers do.\n\
          for argument do\n\
          \x20 shift\n\
          \x20 case $argument in\n\
-         \x20   --target=*) ;;\n\
+         \x20   --target=* | -Wl,-O1) ;;\n\
          \x20   *) set -- \"$@\" \"$argument\" ;;\n\
          \x20 esac\n\
          done\n\
@@ -258,15 +258,35 @@ pub fn main(arguments: &[String]) -> Result<(), String> {
     }
     let mut tests = run::cargo();
     tests
-        .args([
-            "test",
-            "--release",
-            "--package",
-            "limosa",
-            "--test",
-            "unlike",
-        ])
+        .args(["test", "--release", "--workspace", "--test", "unlike"])
         .args(["--", "--nocapture", "--test-threads", "1"])
         .env("LIMOSA_AARCH64", &runner);
     run::run(&mut tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, String> {
+        let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        options(&words)
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood_or_refused() {
+        let options = parse(&[]).unwrap();
+        assert_eq!(
+            (options.source.suite.as_str(), options.build_only),
+            ("sid", false)
+        );
+        let options = parse(&["--build-only", "--mirror", "m", "--suite", "s"]).unwrap();
+        assert_eq!(options.source.mirror.as_deref(), Some("m"));
+        assert_eq!(
+            (options.source.suite.as_str(), options.build_only),
+            ("s", true)
+        );
+        assert!(parse(&["--mirror"]).is_err());
+        assert!(parse(&["--other"]).is_err());
+    }
 }

@@ -112,23 +112,23 @@ impl Apt {
         list.args(["install", "--print-uris", "--yes", "-qq"]);
         let text = run::output(list.args(packages))?;
         let files = text.lines().filter(|line| line.starts_with('\''));
-        let mut names = Vec::new();
-        for file in files.filter_map(|line| line.split(' ').nth(1)) {
-            let mut parts = file.trim_end_matches(".deb").split('_');
-            let (Some(name), Some(architecture)) = (parts.next(), parts.next_back()) else {
-                continue;
-            };
-            let unused = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
-            if unused(&UNUSED) || architecture == there && unused(&UNUSED_THERE) {
-                continue;
-            }
-            names.push(match architecture {
-                "all" => name.to_owned(),
-                architecture => format!("{name}:{architecture}"),
-            });
-        }
-        Ok(names)
+        let files = files.filter_map(|line| line.split(' ').nth(1));
+        Ok(files.filter_map(|file| package_of(file, there)).collect())
     }
+}
+
+/// The package that a file holds, as apt takes its name; none if nothing here uses it.
+fn package_of(file: &str, there: &str) -> Option<String> {
+    let mut parts = file.strip_suffix(".deb")?.split('_');
+    let (name, architecture) = (parts.next()?, parts.next_back()?);
+    let unused = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    if unused(&UNUSED) || architecture == there && unused(&UNUSED_THERE) {
+        return None;
+    }
+    Some(match architecture {
+        "all" => name.to_owned(),
+        architecture => format!("{name}:{architecture}"),
+    })
 }
 
 /// Unpacks packages with all that they need into `folder`/root, which is returned. Those of another
@@ -180,4 +180,25 @@ pub fn unpack(
     }
     run::write(&stamp, wanted.as_bytes())?;
     Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_as_apt_takes_them_without_what_nothing_uses() {
+        let of = |file| package_of(file, "arm64");
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(of("rustc_1.97.1+dfsg1-1_amd64.deb"), named("rustc:amd64"));
+        assert_eq!(of("libc6_2.43-7_arm64.deb"), named("libc6:arm64"));
+        assert_eq!(of("tzdata_2026a-1_all.deb"), named("tzdata"));
+        assert_eq!(
+            of("libllvm22_1%3a22.1.8-3_amd64.deb"),
+            named("libllvm22:amd64")
+        );
+        assert_eq!(of("libllvm22_1%3a22.1.8-3_arm64.deb"), None);
+        assert_eq!(of("gcc-16-base_16.2.0-4_arm64.deb"), None);
+        assert_eq!(of("no package"), None);
+    }
 }

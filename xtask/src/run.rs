@@ -213,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_a_shell_stays_one_whatever_is_in_it() {
+        let text = "a 'b' $c\n\\ \"d\" ;";
+        let echo = format!("printf %s {}", shell_word(OsStr::new(text)));
+        let printed = output(Command::new("sh").args(["-c", &echo]));
+        assert_eq!(printed, Ok(text.to_owned()));
+    }
+
+    #[test]
     fn the_top_folder_holds_the_workspace() {
         assert!(root().join("guests/recipe.json").is_file());
     }

@@ -13,6 +13,8 @@ use wire::snapshot::{Chunk, Digest, Hints};
 
 /// How often it is looked whether processes have ended elsewhere, if none leaves.
 const LOOKS: Duration = Duration::from_secs(600);
+/// The pause between two looks: when many leave at once, not each is a reason to ask for all.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is kept of processes that have left.
 pub struct Returning {
@@ -42,7 +44,9 @@ impl Returning {
         let this = self.clone();
         tokio::task::spawn_blocking(move || {
             this.kept.keep(process, &chunks);
-            this.changed.notify_one();
+            if !chunks.is_empty() {
+                this.changed.notify_one();
+            }
         });
     }
 
@@ -85,5 +89,6 @@ pub async fn tend(core: Arc<Core>) {
                 returning.forget(process);
             }
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
