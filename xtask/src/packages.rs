@@ -67,7 +67,7 @@ impl Apt {
         };
         let here = architecture()?;
         let folder = folder.join("apt");
-        for part in ["lists/partial", "archives/partial"] {
+        for part in ["lists/partial", "archives/partial", "parts"] {
             run::make_folder(&folder.join(part))?;
         }
         let keys = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg");
@@ -80,8 +80,14 @@ impl Apt {
         run::write(&folder.join("sources.list"), sources.as_bytes())?;
         run::write(&folder.join("status"), b"")?;
         let at = folder.display();
+        // How to reach the mirror, and nothing else: the machine's settings may hold hooks that work on
+        // its own caches.
+        let acquire = run::output(Command::new("apt-config").args(["dump", "Acquire"]))?;
         let configuration = format!(
-            "Dir::Etc::sourcelist \"{at}/sources.list\";\n\
+            "{acquire}\n\
+             Dir::Etc::main \"-\";\n\
+             Dir::Etc::parts \"{at}/parts\";\n\
+             Dir::Etc::sourcelist \"{at}/sources.list\";\n\
              Dir::Etc::sourceparts \"-\";\n\
              Dir::State \"{at}\";\n\
              Dir::State::lists \"{at}/lists\";\n\
