@@ -1,6 +1,6 @@
 //! `limosa bench`: the list of benches, and how one is run.
 
-use crate::{density, freeze, harness, overhead, start};
+use crate::{density, fairness, freeze, harness, io as server_io, overhead, start, switch};
 use std::io::{self, Write};
 
 /// How to run a bench.
@@ -29,7 +29,7 @@ struct Printed {
 }
 
 /// All benches.
-pub const BENCHES: [Bench; 4] = [
+pub const BENCHES: [Bench; 7] = [
     Bench {
         name: "overhead",
         about: "run time of freezable programs over the same in plain Wasmtime",
@@ -59,6 +59,30 @@ pub const BENCHES: [Bench; 4] = [
         about: "memory of an idle process, in a fiber and folded",
         measure: |options| {
             let report = density::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "fairness",
+        about: "time to answer beside endless loops; shares of the cores by weight",
+        measure: |options| {
+            let report = fairness::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "io",
+        about: "requests per second of a server over the same compiled natively",
+        measure: |options| {
+            let report = server_io::measure(options.quick)?;
+            printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "switch",
+        about: "cost of a switch between processes, threads, OS processes by working set",
+        measure: |options| {
+            let report = switch::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
         },
     },

@@ -1,6 +1,6 @@
 //! The command line: what can be said, and the help that goes with it.
 
-use crate::commands::{bench, completion, demo, forget, node, process, run, state};
+use crate::commands::{bench, completion, demo, forget, node, process, run, state, top};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -65,6 +65,7 @@ pub enum Command {
     Ps(process::Ps),
     Inspect(process::Inspect),
     Logs(process::Logs),
+    Top(top::Top),
     Wait(process::Wait),
     Stop(process::Stop),
     Kill(process::Kill),

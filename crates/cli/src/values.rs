@@ -40,6 +40,21 @@ pub fn reference(text: &str) -> Result<String, String> {
     }
 }
 
+/// A number of bytes, with a unit if it is large: `K`, `M`, `G`, or the same with `iB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "give a number of bytes, as in 65536, 512K, 64M or 2G".to_owned();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text.get(digits.len()..) {
+        Some("") => 0,
+        Some("K" | "k" | "KiB") => 10,
+        Some("M" | "m" | "MiB") => 20,
+        Some("G" | "g" | "GiB") => 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
 /// Where links listen: `ADDR:PORT`, with a name of a machine allowed for the address.
 pub fn link_address(text: &str) -> Result<String, String> {
     let whole = text.parse::<SocketAddr>().is_ok();
@@ -65,6 +80,23 @@ pub fn link_address(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_have_units_of_1024() {
+        for (text, count) in [
+            ("0", 0),
+            ("65536", 65536),
+            ("512K", 512 << 10),
+            ("64M", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("4G", 4 << 30),
+        ] {
+            assert_eq!(bytes(text), Ok(count), "{text}");
+        }
+        for wrong in ["", "M", "-1", "1.5G", "1T", "1MB", "1 M", "99999999999G"] {
+            assert!(bytes(wrong).unwrap_err().contains("64M"), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_variable_without_a_value_takes_the_one_it_has_here() {

@@ -125,7 +125,7 @@ fn help_and_version_go_to_standard_output() {
     assert!(run(["run", "--help"]).succeeds().contains("copy"));
     assert!(run(["--version"]).succeeds().starts_with("limosa "));
     let commands = "run ps inspect logs wait stop kill rm migrate checkpoint restore up join down \
-                    nodes ticket demo bench completion";
+                    nodes ticket top demo bench completion";
     for command in commands.split_whitespace() {
         let help = run([command, "--help"]);
         assert!(help.succeeds().contains("Usage: limosa"), "{command}");
@@ -718,4 +718,34 @@ fn only_nodes_that_are_gone_are_forgotten() {
     assert_eq!(forgotten[0]["name"], "two");
     let nodes = one.run(["nodes", "--json"]).json();
     assert_eq!(nodes.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn top_shows_what_processes_and_nodes_consume_once_where_there_is_no_terminal() {
+    let node = Node::start("ant", None);
+    node.start_guest("hello", &["--", "tick", "0", "5"]);
+    let often = ["--interval", "0.3"];
+    let shown = node.run(["top", "--json"].into_iter().chain(often)).json();
+    assert_eq!(shown["nodes"][0]["name"], "ant");
+    assert_eq!(shown["nodes"][0]["load"].as_array().unwrap().len(), 3);
+    let process = &shown["processes"][0];
+    assert_eq!(process["name"], "hello");
+    assert!(process["cpu_percent"].is_number(), "{process}");
+    assert!(process["accounts"]["stdio"]["written_bytes"].as_u64() > Some(0));
+    for once in [&["top"][..], &["top", "--once", "--sort", "memory"]] {
+        let table = node.run(once.iter().copied().chain(often));
+        let table = table.succeeds();
+        assert!(table.contains("TLP") && table.contains("CPU%"), "{table}");
+        assert!(
+            table.lines().any(|line| line.starts_with("hello")),
+            "{table}"
+        );
+    }
+    run(["top", "--interval", "0"]).fails(2, &["0.1"]);
+    let inspected = node.run(["inspect", "hello"]);
+    assert!(
+        inspected.succeeds().contains("cpu weight:"),
+        "{}",
+        inspected.out
+    );
 }

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use wire::api::{
-    ApiError, InputTaken, MigrateRequest, MoveReport, NodeInfo, ProcessInfo, RunSpec, Ticket,
-    Version,
+    ApiError, InputTaken, MigrateRequest, MoveReport, NodeAccounts, NodeInfo, ProcessInfo, RunSpec,
+    Ticket, Version,
 };
 
 /// The longest JSON answer that is read, in bytes.
@@ -134,6 +134,12 @@ impl Client {
             .peer_cred()
             .ok()
             .and_then(|credentials| credentials.pid()))
+    }
+
+    /// `GET /v1/nodes/{node}/accounts`: what a node consumes and is doing.
+    pub async fn node_accounts(&self, node: &str) -> Result<NodeAccounts, ClientError> {
+        let path = format!("/v1/nodes/{}/accounts", percent(node));
+        self.json(Method::GET, &path, Bytes::new()).await
     }
 
     /// `GET /v1/ticket`: what a new node needs to join.

@@ -5,6 +5,7 @@ use crate::anchors::reopen::Reopened;
 use crate::fleet::{Fleet, FleetView};
 use crate::links::{Dialler, keep};
 use crate::loader::Loader;
+use crate::memory::MemorySource;
 use crate::moves::Arrivals;
 use crate::moves::returning::Returning;
 use crate::node_loop::{Input, LoopHandle, Opened};
@@ -55,6 +56,8 @@ pub struct Core {
     pub arrivals: Arrivals,
     /// What a ticket proves to know; at the directory's node.
     pub secret: Option<Secret>,
+    /// Tells what memory there is.
+    pub memory: MemorySource,
     /// Told of the steps of moves.
     pub progress: Option<Progress>,
     /// Asks for an end.

@@ -3,7 +3,9 @@
 //! Its listeners work as under a daemon: anchors in this very OS process, joined to the program's
 //! sockets through memory.
 
-use crate::anchors::{Anchors, OpenError};
+use crate::anchors::{self, Anchors, OpenError};
+use crate::executor::weight::Weight;
+use crate::executor::{self, Executor};
 use crate::fleet::FleetView;
 use crate::links::Dialler;
 use crate::links::identity::{Identity, IdentityError, generate};
@@ -16,7 +18,7 @@ use crate::processes::managed::{
 use crate::processes::sealed::Sealed;
 use crate::processes::sockets::Sockets;
 use crate::processes::terminal::Terminal;
-use crate::processes::tree;
+use crate::processes::tree::{self, BirthError};
 use crate::processes::volumes::{Grants, Refused};
 use crate::switch::Switch;
 use bytes::Bytes;
@@ -25,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use vm::{Backend, Engine, EngineError, FilesError};
+use vm::{Backend, Engine, EngineError};
 use wire::api::{ListenerInfo, RunSpec};
 use wire::control::Member;
 use wire::{Epoch, MoveId, ProcessId};
@@ -77,9 +79,9 @@ pub enum LocalError {
     /// The engine cannot be set up.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A file of its tree makes no sense.
+    /// A file of its tree makes no sense, or a limit.
     #[error(transparent)]
-    Files(#[from] FilesError),
+    Birth(#[from] BirthError),
     /// A volume cannot be given.
     #[error(transparent)]
     Volume(#[from] Refused),
@@ -110,6 +112,10 @@ pub async fn run(
         immobile: options.immobile,
         ..vm::Config::default()
     })?;
+    let weight = spec
+        .cpu_weight
+        .map_or(Ok(Weight::default()), Weight::try_from);
+    let weight = weight.map_err(|error| LocalError::Start(error.to_string()))?;
     let contents: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     // Before anything is opened: a file that makes no sense is said first.
     let mut birth = tree::birth(spec, &contents, Vec::new())?;
@@ -124,7 +130,7 @@ pub async fn run(
 
     let switch = Switch::new(alone()?);
     let process = ProcessId(1);
-    let anchors = Anchors::new(switch.clone(), None, crate::anchors::MAX_CONNECTIONS);
+    let anchors = Anchors::new(switch.clone(), None, anchors::Most::default());
     let (opened, listeners) = anchors.open(process, &spec.listen).await?;
     listening(&listeners);
     let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
@@ -146,11 +152,17 @@ pub async fn run(
         born_ns: 0,
         moves: 0,
         volumes,
+        weight,
     };
     let (created, made) = oneshot::channel();
-    let managed = Managed::spawn(launch, Arc::new(Nobody), created).map_err(LocalError::Start)?;
+    let executor = Executor::new(executor::Config {
+        workers: 1,
+        ..executor::Config::default()
+    });
+    let executor = executor.map_err(|error| LocalError::Start(error.to_string()))?;
+    let managed = Managed::spawn(&executor, launch, Arc::new(Nobody), created);
     made.await
-        .unwrap_or_else(|_| Err("its thread has ended".to_owned()))
+        .unwrap_or_else(|_| Err("its node has gone down".to_owned()))
         .map_err(LocalError::Start)?;
     managed.go_on(Epoch(1));
     opened.assign(switch.me(), Epoch(1));

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! At the target one task per move does all that takes time, in order, so that giving up is
-//! ending it. What is frozen at the source stays with its process's thread until the node says
+//! ending it. What is frozen at the source stays with its process's task until the node says
 //! what becomes of it.
 
 mod arrivals;
@@ -16,6 +16,7 @@ pub mod returning;
 pub use arrivals::Arrivals;
 
 use crate::core::Core;
+use crate::executor::weight::Weight;
 use crate::links::bulk::BulkOut;
 use crate::loader::{Unloadable, Wanted, blocking};
 use crate::processes::Reserved;
@@ -182,6 +183,7 @@ impl Moves {
             listeners: managed.listeners.clone(),
             born_ns: managed.born_ns,
             moves: managed.moves + 1,
+            cpu_weight: managed.weight.get().into(),
             log_end,
             frozen_ns: nanoseconds(since),
             console: managed.console.seal(),
@@ -233,7 +235,8 @@ impl Moves {
         volumes::movable(&offer.name, &offer.volumes)?;
         let reserved = self.core.processes.reserve(offer.process);
         let reserved = reserved.map_err(|error| error.to_string())?;
-        match available_memory() {
+        let memory = self.core.memory.read();
+        match memory.map(|memory| memory.available) {
             Some(available) if available < offer.memory_bytes => Err(format!(
                 "the process has {} MiB of memory, the node has {} MiB left",
                 offer.memory_bytes >> 20,
@@ -554,6 +557,8 @@ impl Receive {
             if snapshot.volumes != offer.volumes {
                 return Err(failed("the snapshot names other volumes".to_owned()));
             }
+            let weight = Weight::try_from(luggage.cpu_weight);
+            let weight = weight.map_err(|error| failed(error.to_string()))?;
             let kernel = &mut snapshot.kernel;
             let put_back =
                 (kernel.files).put_back(&luggage.left_out, |digest| kept.get(digest).cloned());
@@ -592,15 +597,11 @@ impl Receive {
                 born_ns: luggage.born_ns,
                 moves: luggage.moves,
                 volumes,
+                weight,
             };
             let (created, made) = oneshot::channel();
-            let log = launch.log.clone();
-            let managed = Managed::spawn(launch, core.processes.clone(), created);
-            let managed = managed.map_err(|reason| {
-                sockets.withdraw();
-                log.withdraw_files();
-                failed(reason)
-            })?;
+            let reports = core.processes.clone();
+            let managed = Managed::spawn(core.processes.executor(), launch, reports, created);
             // Before anything can fail, so that giving up finds it.
             standing.set(managed);
             tracing::debug!(?decoded, attaching = ?start.elapsed(), "snapshot restored");
@@ -608,7 +609,7 @@ impl Receive {
         };
         let (sockets, made, chunks) = blocking(prepare).await.map_err(|error| error.to_string())?;
         made.await
-            .unwrap_or_else(|_| Err("its thread has ended".to_owned()))?;
+            .unwrap_or_else(|_| Err("its node has gone down".to_owned()))?;
         let thawed = start.elapsed();
         sockets.mind_the_dead();
         let name = |anchor| self.core.fleet.borrow().named(anchor).to_string();
@@ -626,14 +627,4 @@ async fn find_kept(core: Arc<Core>, process: ProcessId) -> Chunks {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Memory that the system can give, in bytes; none where it does not say.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }

@@ -1,15 +1,17 @@
 //! Brings a node up, and down again.
 
-use crate::anchors::Anchors;
 use crate::anchors::reopen::keep_open;
+use crate::anchors::{self, Anchors};
 use crate::api::{self, Origin};
 use crate::core::Core;
+use crate::executor::{self, Executor};
 use crate::fleet::FleetView;
 use crate::links::accept::Accepted;
 use crate::links::identity::Identity;
 use crate::links::tied::Tied;
 use crate::links::{Dialler, accept, join};
 use crate::loader::Loader;
+use crate::memory::{self, MemorySource};
 use crate::moves::returning::{Returning, tend};
 use crate::node_loop::{self, Input, LoopHandle, NodeLoop, Opened};
 use crate::processes::Processes;
@@ -72,12 +74,14 @@ pub struct NodeConfig {
     pub backend: Backend,
     /// Processes that may run on it.
     pub max_processes: usize,
-    /// Client connections that each of its listeners may hold.
-    pub max_connections: usize,
     /// How long a process may wait before it is folded; for ever if absent.
     pub fold_after: Option<Duration>,
     /// Directories that processes may be given as volumes, with all that is beneath them.
     pub volumes: Vec<PathBuf>,
+    /// Client connections that its listeners may hold; as the system's limits allow if absent.
+    pub max_connections: Option<anchors::Most>,
+    /// How it knows what memory there is.
+    pub memory: MemorySource,
     /// Told of every step of every move, before the node goes on.
     pub progress: Option<Progress>,
 }
@@ -103,9 +107,10 @@ impl Default for NodeConfig {
             join: None,
             backend: Backend::default(),
             max_processes: DEFAULT_PROCESSES,
-            max_connections: crate::anchors::MAX_CONNECTIONS,
             fold_after: Some(FOLD_AFTER),
             volumes: Vec::new(),
+            max_connections: None,
+            memory: MemorySource::default(),
             progress: None,
         }
     }
@@ -196,6 +201,9 @@ pub enum RunError {
     /// A fault of limosa itself.
     #[error("a fault in limosa itself ended the node; its log says where: please report it")]
     Fault,
+    /// The system gives no threads.
+    #[error("the system gives no threads to run processes: {0}; raise its limits")]
+    Threads(io::Error),
     /// The system gives no randomness.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
@@ -254,10 +262,16 @@ pub async fn run_node(
         cache_dir: Some(state.path("cache")),
         ..vm::Config::default()
     })?;
+    let executor = Executor::new(executor::Config::default()).map_err(RunError::Threads)?;
     let switch = Switch::new(dialler.clone());
     let core = Arc::new(Core {
-        anchors: Anchors::new(switch.clone(), Some(node.clone()), config.max_connections),
+        anchors: Anchors::new(
+            switch.clone(),
+            Some(node.clone()),
+            config.max_connections.unwrap_or_default(),
+        ),
         processes: Processes::new(
+            executor,
             node.clone(),
             &switch,
             &state.path("logs"),
@@ -270,6 +284,7 @@ pub async fn run_node(
         node,
         arrivals: Default::default(),
         secret: known.secret,
+        memory: config.memory.clone(),
         progress: config.progress.clone(),
         dialler,
         fleet,
@@ -301,6 +316,7 @@ pub async fn run_node(
         let processes = Arc::downgrade(&core.processes);
         tokio::spawn(fold_idle(processes, after))
     });
+    let guard = tokio::spawn(memory::guard(core.clone()));
     let (api_links, served) = mpsc::channel(API_LINKS);
     let links = tokio::spawn(accept::serve(listener, core.dialler.clone(), {
         let core = core.clone();
@@ -339,6 +355,7 @@ pub async fn run_node(
     if let Some(folder) = folder {
         folder.abort();
     }
+    guard.abort();
     for server in local {
         // They end by themselves once `shutdown` is cancelled, when what they serve is served.
         let _ = tokio::time::timeout(Duration::from_secs(1), server).await;

@@ -352,7 +352,10 @@ async fn one_client_too_many_is_refused_and_room_is_made_by_those_who_leave() {
     let config = daemon::NodeConfig {
         state_dir: state.path().join("state"),
         listen: "127.0.0.1:0".to_owned(),
-        max_connections: 2,
+        max_connections: Some(daemon::anchors::Most {
+            per_listener: 2,
+            in_all: 100,
+        }),
         ..Default::default()
     };
     let node = Node::with(config, state).await.unwrap();

@@ -1,4 +1,8 @@
 //! How many connections are let in: a turnstile with a counter.
+//!
+//! Beside its own bound, a listener gets no more than what is left for all listeners together. So
+//! one that is flooded takes half of all, two a third each, and there is always room for the next
+//! (the *dynamic threshold* of shared-memory switches: Choudhury and Hahne, 1998).
 
 /// What becomes of a connection that a client has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +29,9 @@ impl Listener {
         }
     }
 
-    /// A client has connected.
-    pub fn arrived(&mut self) -> Admission {
-        if self.connections >= self.max_connections {
+    /// A client has connected, and so many more would find room at all listeners together.
+    pub fn arrived(&mut self, room: usize) -> Admission {
+        if self.connections >= self.max_connections.min(room) {
             return Admission::Refuse;
         }
         self.connections += 1;
@@ -51,11 +55,32 @@ mod tests {
     #[test]
     fn it_lets_in_as_many_as_it_may_and_more_when_one_leaves() {
         let mut listener = Listener::new(2);
-        assert_eq!(listener.arrived(), Admission::Accept);
-        assert_eq!(listener.arrived(), Admission::Accept);
-        assert_eq!(listener.arrived(), Admission::Refuse);
+        assert_eq!(listener.arrived(100), Admission::Accept);
+        assert_eq!(listener.arrived(100), Admission::Accept);
+        assert_eq!(listener.arrived(100), Admission::Refuse);
         listener.left();
-        assert_eq!(listener.arrived(), Admission::Accept);
-        assert_eq!(listener.arrived(), Admission::Refuse);
+        assert_eq!(listener.arrived(100), Admission::Accept);
+        assert_eq!(listener.arrived(100), Admission::Refuse);
+    }
+
+    #[test]
+    fn floods_share_what_there_is_and_leave_room_for_others() {
+        const ALL: usize = 600;
+        for floods in 1..=5 {
+            let mut listeners = vec![Listener::new(1000); floods];
+            let taken = |listeners: &[Listener]| -> usize {
+                listeners.iter().map(|listener| listener.connections).sum()
+            };
+            for number in 0..10 * ALL {
+                let room = ALL - taken(&listeners);
+                listeners[number % floods].arrived(room);
+            }
+            for listener in &listeners {
+                let share = ALL / (floods + 1);
+                assert!(listener.connections.abs_diff(share) <= 1, "{listeners:?}");
+            }
+            let left = ALL - taken(&listeners);
+            assert_eq!(Listener::new(1000).arrived(left), Admission::Accept);
+        }
     }
 }

@@ -44,7 +44,7 @@ mod state;
 mod template;
 mod volumes;
 
-pub use account::{Accounts, Meter};
+pub use account::{Accounts, Meter, Running, Traffic};
 pub use control::Control;
 pub use engine::{Backend, Config, Engine, EngineError, Polls, code_settings};
 pub use files::{FilesError, TreeBuilder, read_file};

@@ -161,9 +161,11 @@ impl Machine {
             flag,
             slots,
         };
-        let budget = &machine.kernel().meter.budget;
+        let meter = &machine.kernel().meter;
         for memory in &machine.memories {
-            if !machine.slot_of(memory)?.charge_to(budget) {
+            let slot = machine.slot_of(memory)?;
+            meter.attach(slot);
+            if !slot.charge_to(&meter.budget) {
                 return Err(error("the program begins with more memory than its limit"));
             }
         }

@@ -23,6 +23,35 @@ pub enum Io {
     Closed,
 }
 
+/// What a thread has used of the processor since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The thread, as the system numbers it; 0 where nobody can ask for its time from outside.
+    pub thread: i32,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns: u64,
+    /// The part of it that the system took, in nanoseconds.
+    pub kernel_ns: u64,
+    /// Times that the system took the processor away from it.
+    pub involuntary_switches: u64,
+    /// Page faults without reading from a disk.
+    pub minor_faults: u64,
+    /// Page faults with.
+    pub major_faults: u64,
+}
+
+impl Usage {
+    /// None yet.
+    pub const NOTHING: Usage = Usage {
+        thread: 0,
+        cpu_ns: 0,
+        kernel_ns: 0,
+        involuntary_switches: 0,
+        minor_faults: 0,
+        major_faults: 0,
+    };
+}
+
 /// Clocks.
 pub trait Clock: Send + Sync {
     /// Nanoseconds since 1970-01-01 UTC.
@@ -37,6 +66,22 @@ pub trait Clock: Send + Sync {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+    }
+    /// What the calling thread had used when the poll of the process that begins now began. Whose
+    /// threads do nothing else may tell what it had used at the end of the poll before.
+    fn poll_begins(&self) -> Usage {
+        Usage {
+            cpu_ns: self.thread_cpu_ns(),
+            ..Usage::NOTHING
+        }
+    }
+    /// What the calling thread has used now that the poll ends. All but the CPU time may be told
+    /// late, at a later poll on the same thread.
+    fn poll_ends(&self) -> Usage {
+        Usage {
+            cpu_ns: self.thread_cpu_ns(),
+            ..Usage::NOTHING
+        }
     }
     /// Told after every host call that has completed. A virtual clock advances with it.
     fn host_call_completed(&self) {}

@@ -224,6 +224,7 @@ impl Process {
         let control = Shared::new(image);
         let budget = Arc::new(Budget::new(kernel.limits.memory_bytes));
         let meter = Meter::new(kernel.cpu_ns, kernel.freezes, budget);
+        let ports = meter.metered(ports);
         let kernel = Kernel::load(kernel, ports.clone(), Arc::clone(&control), meter.clone())?;
         let machine = Machine::new(image, part, kernel, sources).map_err(engine)?;
         if !image.is_mobile() {
@@ -368,9 +369,10 @@ impl Process {
         // Not a part of this future: one that is folded keeps no room for them.
         let mut steps = Box::pin(self.steps(born));
         poll_fn(|cx| {
-            meter.begin_slice(clock.thread_cpu_ns());
+            let before = clock.poll_begins();
+            meter.begin_poll(&before);
             let poll = steps.as_mut().poll(cx);
-            meter.end_slice(clock.thread_cpu_ns());
+            meter.end_poll(&before, &clock.poll_ends(), poll.is_pending());
             poll
         })
         .await

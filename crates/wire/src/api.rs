@@ -25,6 +25,12 @@ pub struct RunSpec {
     pub volumes: Vec<Volume>,
     /// The node to run on, by name or id; the one that is asked if absent.
     pub on: Option<String>,
+    /// Its share of the cores while it computes, 1 to 10000; 100 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    /// What it may have at most.
+    #[serde(skip_serializing_if = "LimitSpec::is_unsaid")]
+    pub limits: LimitSpec,
     /// Somebody stays with it: output waits for its reader (`logs?attached=1`), input comes through
     /// `input`. If absent, standard input is at its end.
     pub attach: Option<Terminals>,
@@ -47,6 +53,28 @@ pub struct Terminals {
 pub struct InputTaken {
     /// Bytes of input that it was given since it was born: where the next piece begins.
     pub received: u64,
+}
+
+/// What a process may have at most. What is not said is what a node allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSpec {
+    /// Linear memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Its files and their names, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// Open descriptors, the standard ones and listeners included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<u32>,
+}
+
+impl LimitSpec {
+    /// Whether nothing is said.
+    pub fn is_unsaid(&self) -> bool {
+        *self == LimitSpec::default()
+    }
 }
 
 /// A listener to open.
@@ -113,6 +141,102 @@ pub struct ProcessInfo {
     /// Directories of its node that it uses.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// What it has consumed. Absent where its node is of an older release, or gone.
+    #[serde(default)]
+    pub accounts: ProcessAccounts,
+}
+
+/// What a process has consumed. CPU time counts since it was born, the rest since it came to its
+/// node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessAccounts {
+    /// CPU time of the program and of its kernel calls, in nanoseconds.
+    pub cpu_user_ns: u64,
+    /// CPU time that the operating system took for it, in nanoseconds.
+    pub cpu_kernel_ns: u64,
+    /// Its share of the cores while it computes; 100 is the normal one.
+    pub cpu_weight: u32,
+    /// Times it waited for something.
+    pub voluntary_switches: u64,
+    /// Times that the operating system took the processor away from it.
+    pub involuntary_switches: u64,
+    /// Page faults without reading from a disk.
+    pub minor_faults: u64,
+    /// Page faults with.
+    pub major_faults: u64,
+    /// Bytes of its memory that are in the machine's; only told of a process that was asked for by
+    /// itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+    /// Of these, bytes that it shares with no other; told likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<u64>,
+    /// Bytes that its private files and their names take.
+    pub file_bytes: u64,
+    /// Standard input, output and error.
+    pub stdio: DeviceAccounts,
+    /// Its files.
+    pub files: DeviceAccounts,
+    /// Its connections.
+    pub sockets: DeviceAccounts,
+    /// Times that it read a clock.
+    pub clock_reads: u64,
+}
+
+/// What went through a device of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceAccounts {
+    /// Reads that gave something, or the end.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Writes that took something.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+/// `GET /v1/nodes/{node}/accounts`: what a node consumes, and what it is doing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeAccounts {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Cores that it may use.
+    pub cores: u64,
+    /// Processes it runs.
+    pub processes: u64,
+    /// Threads that run processes.
+    pub threads: u64,
+    /// Of these, those that poll whatever is ready.
+    pub workers: u64,
+    /// Of these, those that one process holds, which computes.
+    pub detached: u64,
+    /// Processes that run at this moment.
+    pub running: u64,
+    /// Processes that could run and wait for a thread.
+    pub waiting: u64,
+    /// Runnable processes, on average over 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// Thread-level parallelism: how many processes run at once while any does, over the last
+    /// minute or so.
+    pub parallelism: f64,
+    /// The cores that this advises.
+    pub advised_cores: u64,
+    /// Times that a process was run since the node came up.
+    pub polls: u64,
+    /// Of these, times that it kept its thread for itself.
+    pub handovers: u64,
+    /// Of these, times that it was frozen in place so that others have a turn.
+    pub preemptive_freezes: u64,
+    /// CPU time of the whole node outside of the operating system's kernel, in nanoseconds.
+    pub cpu_user_ns: u64,
+    /// CPU time of the whole node within it, in nanoseconds.
+    pub cpu_kernel_ns: u64,
+    /// Memory that the whole node has in the machine's, in bytes.
+    pub resident_bytes: u64,
 }
 
 /// A listener of a process.

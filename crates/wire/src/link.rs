@@ -403,6 +403,8 @@ pub struct Luggage {
     pub born_ns: u64,
     /// Times it was moved, this one included.
     pub moves: u64,
+    /// Its share of the cores, 1 to 10000.
+    pub cpu_weight: u32,
     /// Bytes of log frames that it has written since it was born.
     pub log_end: u64,
     /// How long it had been frozen when this was sent, in nanoseconds.

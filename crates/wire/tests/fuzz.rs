@@ -112,6 +112,11 @@ fn no_bytes_break_the_reading_of_requests_to_run() {
             stdin: true,
             ..wire::api::Terminals::default()
         }),
+        cpu_weight: Some(50),
+        limits: wire::api::LimitSpec {
+            memory_bytes: Some(1 << 20),
+            ..wire::api::LimitSpec::default()
+        },
     };
     let files: [&[u8]; 3] = [b"", b"hello", b""];
     let module = b"\0asm\x01\0\0\0";
@@ -289,6 +294,7 @@ fn no_bytes_break_the_reading_of_links() {
         }],
         born_ns: 1 << 60,
         moves: 2,
+        cpu_weight: 100,
         log_end: 4096,
         frozen_ns: 1_000_000,
         console: None,

@@ -14,8 +14,8 @@ mod checker;
 mod curve;
 mod detect;
 mod downtime;
-mod fleet;
-mod http;
+pub(crate) mod fleet;
+pub(crate) mod http;
 mod ledger;
 #[cfg(test)]
 mod lies;

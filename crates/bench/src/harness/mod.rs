@@ -14,6 +14,8 @@ mod host;
 mod instance;
 mod layout;
 mod machine;
+mod native;
+mod node;
 mod programs;
 mod request;
 mod traffic;
@@ -24,6 +26,8 @@ pub(crate) use host::Observer;
 pub(crate) use instance::{End, Instance, Outcome};
 pub(crate) use layout::layout;
 pub(crate) use machine::Machine;
+pub(crate) use native::{HTTPD, Native, thread_seconds};
+pub(crate) use node::Node;
 pub(crate) use programs::{
     Program, Skipped, Work, programs, third_party_folder, third_party_module,
 };

@@ -10,6 +10,7 @@ pub mod node;
 pub mod process;
 pub mod run;
 pub mod state;
+pub mod top;
 
 use crate::cli::{Cli, Command};
 use crate::failure::{Failure, code};
@@ -106,6 +107,7 @@ pub fn perform(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Nodes(command) => finish(command.perform(&context)),
         Command::Forget(command) => finish(command.perform(&context)),
         Command::Ticket(command) => finish(command.perform(&context)),
+        Command::Top(command) => finish(command.perform(&context)),
         Command::Demo(command) => command.perform(&context),
         Command::Bench(command) => Ok(command.perform(&context)),
         Command::Completion(command) => command.perform().map(|()| ExitCode::SUCCESS),

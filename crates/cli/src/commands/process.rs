@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io::Write;
-use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
+use wire::api::{ListenerInfo, ProcessAccounts, ProcessInfo, ProcessState};
 use wire::snapshot::Binding;
 
 /// List processes
@@ -149,6 +149,7 @@ fn describe(process: &ProcessInfo) -> String {
     field("freezes", process.freezes.to_string());
     field("moves", process.moves.to_string());
     field("connections", process.connections.to_string());
+    describe_accounts(&process.accounts, &mut field);
     for listener in &process.listeners {
         let ListenerInfo {
             name,
@@ -170,6 +171,58 @@ fn describe(process: &ProcessInfo) -> String {
         field("volume", format!("{volume}, {binding}"));
     }
     text
+}
+
+/// What it has consumed, field by field.
+fn describe_accounts(accounts: &ProcessAccounts, field: &mut impl FnMut(&str, String)) {
+    let seconds = |nanoseconds: u64| format!("{:.2}s", nanoseconds as f64 / 1e9);
+    let (user, kernel) = (accounts.cpu_user_ns, accounts.cpu_kernel_ns);
+    field(
+        "cpu",
+        format!(
+            "{} and {} in the system's kernel",
+            seconds(user),
+            seconds(kernel)
+        ),
+    );
+    field("cpu weight", accounts.cpu_weight.to_string());
+    field(
+        "switches",
+        format!(
+            "waited {} times, interrupted {} times",
+            accounts.voluntary_switches, accounts.involuntary_switches
+        ),
+    );
+    field(
+        "page faults",
+        format!(
+            "{}, {} from disk",
+            accounts.minor_faults, accounts.major_faults
+        ),
+    );
+    if let (Some(resident), Some(private)) = (accounts.resident_bytes, accounts.private_bytes) {
+        let (resident, private) = (output::bytes(resident), output::bytes(private));
+        field("resident", format!("{resident}, {private} of it private"));
+    }
+    field("tree", output::bytes(accounts.file_bytes));
+    for (name, device) in [
+        ("stdio", &accounts.stdio),
+        ("files", &accounts.files),
+        ("sockets", &accounts.sockets),
+    ] {
+        let (read, written) = (
+            output::bytes(device.read_bytes),
+            output::bytes(device.written_bytes),
+        );
+        field(
+            name,
+            format!(
+                "{read} in {} reads, {written} in {} writes",
+                device.reads, device.writes
+            ),
+        );
+    }
+    field("clock", format!("{} readings", accounts.clock_reads));
 }
 
 /// Print what a process wrote

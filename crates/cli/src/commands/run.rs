@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use wire::api::{ListenerInfo, ProcessInfo, RunSpec, Terminals};
+use wire::api::{LimitSpec, ListenerInfo, ProcessInfo, RunSpec, Terminals};
 use wire::snapshot::Volume;
 
 /// Run a program: here in the foreground, or as a process of a node
@@ -94,6 +94,26 @@ pub struct Run {
     /// Forget the process when it has ended; a program that runs here leaves nothing anyway
     #[arg(long, conflicts_with = "detach")]
     rm: bool,
+
+    /// Its share of the cores while it computes, 1 to 10000, as in cgroups; 100 is the normal one
+    ///
+    /// Of two processes that could both use a whole core, one with twice the weight gets twice the
+    /// time. Weights above 100 need the right to raise priorities
+    /// (CAP_SYS_NICE).
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    cpu_weight: Option<u32>,
+
+    /// Memory that it may have at most, as in 64M; 4G if not said
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    memory: Option<u64>,
+
+    /// What its files and their names may take at most, as in 10M; 1G if not said
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    files: Option<u64>,
+
+    /// Descriptors that it may have open at most; 1024 if not said
+    #[arg(long, value_name = "N")]
+    descriptors: Option<u32>,
 
     /// Freeze it at random points that follow from SEED, write it down, and go on from there
     ///
@@ -179,6 +199,12 @@ impl Run {
             volumes,
             on: self.on.clone(),
             attach: self.attached().then(terminals),
+            cpu_weight: self.cpu_weight,
+            limits: LimitSpec {
+                memory_bytes: self.memory,
+                file_bytes: self.files,
+                descriptors: self.descriptors,
+            },
         };
         if let Some(seed) = self.torture {
             let backends = self.backend.list();

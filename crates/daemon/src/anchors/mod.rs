@@ -16,6 +16,7 @@ use owing::Owing;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -25,8 +26,28 @@ use wire::api::{ListenSpec, ListenerInfo, ReopenRequest};
 use wire::directory::{Claim, Record};
 use wire::{Epoch, NodeId, ProcessId};
 
-/// Client connections per listener, if nothing else is said.
-pub const MAX_CONNECTIONS: usize = 8192;
+/// Client connections that are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// By each listener.
+    pub per_listener: usize,
+    /// By all together. No listener gets more of it than it leaves.
+    pub in_all: usize,
+}
+
+impl Default for Most {
+    /// Each is an open file: half of those that the system allows.
+    fn default() -> Most {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let files = files.current.map_or(usize::MAX, |files| {
+            usize::try_from(files).unwrap_or(usize::MAX)
+        });
+        Most {
+            per_listener: 8192,
+            in_all: files / 2,
+        }
+    }
+}
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +84,9 @@ pub struct Anchors {
     switch: Arc<Switch>,
     /// Who knows where processes are; none where there is one process, here.
     node: Option<LoopHandle>,
-    most: usize,
+    most: Most,
+    /// Connections of all listeners.
+    connections: AtomicUsize,
     /// Processes that are served here at most: of more the node would not hear when they end.
     most_services: usize,
     started: Instant,
@@ -120,12 +143,13 @@ pub struct Opened {
 }
 
 impl Anchors {
-    /// None yet; at most `most` connections per listener.
-    pub fn new(switch: Arc<Switch>, node: Option<LoopHandle>, most: usize) -> Arc<Anchors> {
+    /// None yet.
+    pub fn new(switch: Arc<Switch>, node: Option<LoopHandle>, most: Most) -> Arc<Anchors> {
         Arc::new(Anchors {
             switch,
             node,
             most,
+            connections: AtomicUsize::new(0),
             most_services: node::Limits::default().watched,
             started: Instant::now(),
             services: Mutex::default(),
@@ -324,13 +348,10 @@ async fn accept(
     tcp: TcpListener,
     place: watch::Receiver<Where>,
 ) {
-    let turnstile = Arc::new(Mutex::new(gateway::Listener::new(anchors.most)));
-    let turn = |turnstile: &Mutex<gateway::Listener>| {
-        turnstile
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .arrived()
-    };
+    let turnstile = Arc::new(Turnstile {
+        listener: Mutex::new(gateway::Listener::new(anchors.most.per_listener)),
+        anchors: anchors.clone(),
+    });
     let (failed, refused) = (Tally::new(), Tally::new());
     loop {
         let client = match tcp.accept().await {
@@ -344,31 +365,62 @@ async fn accept(
                 continue;
             }
         };
-        match turn(&turnstile) {
-            Admission::Accept => {}
+        let admitted = match turnstile.arrived() {
+            Admission::Accept => Admitted(turnstile.clone()),
             Admission::Refuse => {
                 if let Some(others) = refused.due(Instant::now()) {
                     tracing::warn!(%process, others, "too many connections; one is refused");
                 }
                 continue;
             }
-        }
+        };
         let arrived = Arrived {
             tcp: client,
             process,
             listener,
             place: place.clone(),
         };
-        let (anchors, turnstile) = (anchors.clone(), turnstile.clone());
+        let anchors = anchors.clone();
         tokio::spawn(async move {
             if let Err(error) = connection::serve(anchors, arrived).await {
                 tracing::debug!(%error, "a client's connection failed");
             }
-            turnstile
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .left();
+            drop(admitted);
         });
+    }
+}
+
+/// Counts the connections of a listener, and with them those of all.
+struct Turnstile {
+    listener: Mutex<gateway::Listener>,
+    anchors: Arc<Anchors>,
+}
+
+impl Turnstile {
+    fn listener(&self) -> MutexGuard<'_, gateway::Listener> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrived(&self) -> Admission {
+        // Where two come at the same instant one too many may be let in, and that is all.
+        let taken = self.anchors.connections.load(Ordering::Relaxed);
+        let room = self.anchors.most.in_all.saturating_sub(taken);
+        let admission = self.listener().arrived(room);
+        if admission == Admission::Accept {
+            self.anchors.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        admission
+    }
+}
+
+/// A connection that was let in. Dropped, it has left.
+struct Admitted(Arc<Turnstile>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.listener().left();
+        let connections = &self.0.anchors.connections;
+        connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -380,7 +432,11 @@ mod tests {
     const PROCESS: ProcessId = ProcessId(1);
 
     fn anchors() -> Arc<Anchors> {
-        Anchors::new(Switch::new(crate::local::alone().unwrap()), None, 10)
+        Anchors::new(
+            Switch::new(crate::local::alone().unwrap()),
+            None,
+            Most::default(),
+        )
     }
 
     fn specs(address: &str) -> Vec<ListenSpec> {

@@ -180,7 +180,7 @@ async fn ask(core: &Core, node: NodeId, id: &str, action: &Action) -> Answer {
 
 async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> Done {
     match action {
-        Action::Inspect => info(core, managed),
+        Action::Inspect => inspect(core, managed).await,
         Action::Remove { force } => remove(core, managed, *force).await,
         Action::Stop { timeout } => stop(core, managed, *timeout).await,
         Action::Kill => {
@@ -205,6 +205,18 @@ async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> D
 
 fn info(core: &Core, managed: &Managed) -> Done {
     Ok(json(StatusCode::OK, &core.info(managed))?)
+}
+
+/// All that is known of it, also what takes a while to find out.
+async fn inspect(core: &Core, managed: &Arc<Managed>) -> Done {
+    let mut info = core.info(managed);
+    let process = managed.clone();
+    let resident = tokio::task::spawn_blocking(move || process.resident());
+    if let Ok(Some(resident)) = resident.await {
+        info.accounts.resident_bytes = Some(resident.bytes);
+        info.accounts.private_bytes = Some(resident.private_bytes);
+    }
+    Ok(json(StatusCode::OK, &info)?)
 }
 
 /// Waits for its end here.

@@ -3,6 +3,7 @@
 use super::extract::{Named, Params};
 use super::resolve::records;
 use super::{Answer, Context, Refusal, RemoveQuery, forward, is_set, json};
+use crate::accounts;
 use crate::core::Core;
 use crate::fleet::FleetView;
 use crate::loader::{Unloadable, blocking};
@@ -17,7 +18,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use wire::api::{NodeInfo, NodeState, ProcessInfo, ProcessState, Ticket, Version};
+use wire::api::{
+    NodeAccounts, NodeInfo, NodeState, ProcessAccounts, ProcessInfo, ProcessState, Ticket, Version,
+};
 use wire::control::Member;
 use wire::directory::Record;
 use wire::{NodeId, ProcessId};
@@ -171,6 +174,27 @@ fn list(items: &impl serde::Serialize, missing: &[String]) -> Answer {
         response.headers_mut().insert(INCOMPLETE, value);
     }
     Ok(response)
+}
+
+/// `GET /v1/nodes/{node}/accounts`
+pub async fn accounts(State(context): State<Context>, Named(reference): Named) -> Answer {
+    let core = &context.core;
+    let node = core.fleet.borrow().find(&reference)?;
+    let me = core.me();
+    let accounts = match node == me {
+        true => {
+            let all = core.processes.all();
+            let running = all.iter().filter(|managed| !managed.has_ended()).count();
+            let executor = core.processes.executor();
+            accounts::of_node(executor, me, core.node_name(me), running as u64)
+        }
+        false if context.forwarded() => return Err(Refusal::not_here()),
+        false => {
+            let path = format!("/v1/nodes/{node}/accounts");
+            forward::get::<NodeAccounts>(core, node, &path, PATIENCE).await?
+        }
+    };
+    json(StatusCode::OK, &accounts)
 }
 
 /// `GET /v1/ticket`: made by the directory's node, which admits.
@@ -327,5 +351,6 @@ pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
         connections: 0,
         folded: false,
         volumes: Vec::new(),
+        accounts: ProcessAccounts::default(),
     }
 }

@@ -74,6 +74,7 @@ pub fn router(core: Arc<Core>, origin: Origin) -> Router {
         .route("/v1/version", get(version))
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/nodes/{node}", delete(fleet::forget))
+        .route("/v1/nodes/{node}/accounts", get(fleet::accounts))
         .route("/v1/ticket", get(fleet::ticket))
         .route("/v1/processes", get(fleet::processes))
         .route("/v1/processes/{process}", get(inspect).delete(remove))

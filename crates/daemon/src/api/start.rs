@@ -9,6 +9,7 @@ use super::resolve::records;
 use super::{Answer, Context, Refusal, error, forward, header, json};
 use crate::anchors::Opened;
 use crate::core::Core;
+use crate::executor::weight::Weight;
 use crate::loader::{Unloadable, blocking};
 use crate::processes::NoPlace;
 use crate::processes::console::Console;
@@ -192,6 +193,10 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
     });
     let (spec, birth, module) = read.await.map_err(Refusal::bad_request)?;
     let volumes = grant(core, spec.volumes.clone()).await?;
+    let weight = spec
+        .cpu_weight
+        .map_or(Ok(Weight::default()), Weight::try_from);
+    let weight = weight.map_err(Refusal::bad_request)?;
     let fixed = spec.name.is_some();
     let name = match &spec.name {
         Some(name) => checked_name(name)?.to_owned(),
@@ -207,6 +212,7 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         again: false,
         attach: spec.attach,
         volumes,
+        weight,
     };
     start.perform(core, Origin::Birth(Box::new(birth))).await
 }
@@ -269,6 +275,7 @@ struct Start {
     /// Somebody stays with it.
     attach: Option<Terminals>,
     volumes: Arc<[vm::Volume]>,
+    weight: Weight,
 }
 
 impl Start {
@@ -309,6 +316,7 @@ impl Start {
                 born_ns: now_ns(),
                 moves: 0,
                 volumes: self.volumes.clone(),
+                weight: self.weight,
             };
             let made = reserved.prepare(launch);
             let (started, image) = (name.clone(), self.image.id());
@@ -322,7 +330,7 @@ impl Start {
             match reply.await {
                 Ok(Reply::Started(_)) => {
                     made.await
-                        .unwrap_or_else(|_| Err("it got no thread; see the node's log".to_owned()))
+                        .unwrap_or_else(|_| Err("its node has gone down".to_owned()))
                         .map_err(|reason| {
                             Refusal::internal(format!("it does not start: {reason}"))
                         })?;
@@ -583,6 +591,7 @@ async fn restore_here(
         again: decided.process == head.process,
         attach: None,
         volumes,
+        weight: Weight::default(),
     };
     let origin = Origin::Snapshot(Box::new(snapshot));
     start.perform(core, origin).await

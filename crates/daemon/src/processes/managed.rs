@@ -1,4 +1,4 @@
-//! One process of this node: its thread, and the handle by which the rest of the daemon holds it.
+//! One process of this node: what runs it, and the handle by which the rest of the daemon holds it.
 //!
 //! ```text
 //!                        +--------- Continue ---------+
@@ -9,25 +9,29 @@
 //!   Drop                 +-- exits, traps, is killed --> ended
 //! ```
 //!
-//! The machine lives and dies on its thread. A kill takes effect at once wherever the process runs
-//! or could run; while it is sealed, nobody here knows whether it is still this node's, so the kill
-//! waits for the end of the move.
+//! The machine lives and dies in one task of the executor. A kill takes effect at once wherever the
+//! process runs or could run; while it is sealed, nobody here knows whether it is still this node's,
+//! so the kill waits for the end of the move.
 
 use super::console::Console;
 use super::ends::EndRecord;
-use super::executor::{SystemEntropy, ThreadClock, block_on};
 use super::log::Log;
 use super::sealed::Sealed;
 use super::sockets::Sockets;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::accounts;
+use crate::accounts::resident::{self, Resident};
+use crate::executor::weight::Weight;
+use crate::executor::{Executor, SystemEntropy, Traits, yield_now};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
 use vm::{Control, Image, Meter, Outcome, Process};
-use wire::api::{ListenerInfo, ProcessInfo, ProcessState};
+use wire::api::{ListenerInfo, ProcessAccounts, ProcessInfo, ProcessState};
 use wire::snapshot::{Hints, Snapshot, Volume};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
@@ -74,6 +78,8 @@ pub struct Launch {
     pub moves: u64,
     /// Directories of this machine that it is given.
     pub volumes: Arc<[vm::Volume]>,
+    /// Its share of the cores.
+    pub weight: Weight,
 }
 
 /// What a process is doing here.
@@ -114,7 +120,7 @@ impl End {
     }
 }
 
-/// What the thread is told while it waits.
+/// What a process that does not run is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     Continue,
@@ -138,7 +144,7 @@ impl Intents {
     }
 }
 
-/// What the thread reports. Calls come from the thread and must not block.
+/// What a process's task reports. Calls come from a worker and must not block.
 pub trait Reports: Send + Sync + 'static {
     /// It froze for a move; or it ended before that.
     fn frozen(&self, process: &Arc<Managed>, id: MoveId, result: Result<Arc<Sealed>, String>);
@@ -170,6 +176,8 @@ pub struct Managed {
     pub moves: u64,
     /// Directories of this machine that it uses.
     pub volumes: Vec<Volume>,
+    /// Its share of the cores.
+    pub weight: Weight,
     epoch: AtomicU64,
     initial_memory_bytes: u64,
     /// As written down, of one that is only remembered.
@@ -177,7 +185,7 @@ pub struct Managed {
     meter: OnceLock<Meter>,
     status: watch::Sender<Status>,
     control: OnceLock<Control>,
-    commands: Sender<Command>,
+    commands: UnboundedSender<Command>,
     intents: Mutex<Intents>,
     /// Its end is nobody's business: it was dropped, or never this node's.
     silent: AtomicBool,
@@ -192,7 +200,7 @@ impl std::fmt::Debug for Managed {
 impl Managed {
     /// One that has ended before this node was started, as it was written down.
     pub fn remembered(record: EndRecord, log: Arc<Log>, sockets: Arc<Sockets>) -> Arc<Managed> {
-        let (commands, _) = mpsc::channel();
+        let (commands, _) = unbounded_channel();
         Arc::new(Managed {
             id: record.id,
             name: record.name,
@@ -205,6 +213,7 @@ impl Managed {
             born_ns: record.born_ns,
             moves: record.moves,
             volumes: Vec::new(),
+            weight: Weight::default(),
             epoch: AtomicU64::new(record.epoch.0),
             initial_memory_bytes: record.memory_bytes,
             earlier_freezes: record.freezes,
@@ -242,14 +251,15 @@ impl Managed {
         })
     }
 
-    /// Makes the process on a thread of its own. It does not run before [`Managed::go_on`].
-    /// `created` learns whether it could be made. Without a thread there is no process, and no report.
+    /// Makes the process, as a task of `executor`. It does not run before [`Managed::go_on`].
+    /// `created` learns whether it could be made.
     pub fn spawn(
+        executor: &Executor,
         launch: Launch,
         reports: Arc<dyn Reports>,
         created: oneshot::Sender<Result<(), String>>,
-    ) -> Result<Arc<Managed>, String> {
-        let (commands, receiver) = mpsc::channel();
+    ) -> Arc<Managed> {
+        let (commands, receiver) = unbounded_channel();
         let managed = Arc::new(Managed {
             id: launch.id,
             name: launch.name,
@@ -264,6 +274,7 @@ impl Managed {
             volumes: (launch.volumes.iter())
                 .map(|volume| volume.description.clone())
                 .collect(),
+            weight: launch.weight,
             epoch: AtomicU64::new(0),
             initial_memory_bytes: launch.image.initial_memory_bytes(),
             earlier_freezes: 0,
@@ -274,30 +285,40 @@ impl Managed {
             intents: Mutex::default(),
             silent: AtomicBool::new(false),
         });
-        let on_thread = Thread {
+        let ports = Ports {
+            clock: Arc::new(executor.clock()),
+            entropy: Arc::new(SystemEntropy),
+            stdio: launch.stdio.unwrap_or_else(|| managed.console.clone()),
+            network: managed.sockets.clone(),
+            volumes: launch.volumes,
+        };
+        let yielding = managed.clone();
+        let traits = Traits {
+            weight: launch.weight,
+            // The clients of one that arrives wait for it.
+            urgent: matches!(launch.origin, Origin::Snapshot(_)),
+            yields: Some(Box::new(move || {
+                if let Some(control) = yielding.control.get() {
+                    control.freeze();
+                }
+            })),
+        };
+        let mut runner = Runner {
             managed: managed.clone(),
             commands: receiver,
             reports,
         };
         let (image, origin) = (launch.image, launch.origin);
-        let stdio = launch.stdio.unwrap_or_else(|| managed.console.clone());
-        let outside = (stdio, launch.volumes);
-        // By its id: a name that came from another node may be none for a thread.
-        let name = format!("p-{}", managed.id);
-        let spawned = std::thread::Builder::new()
-            .name(name.chars().take(15).collect())
-            .spawn(move || {
-                let thread = &on_thread;
-                let main = AssertUnwindSafe(|| thread.main(&image, origin, outside, created));
-                if catch_unwind(main).is_err() {
-                    // A fault of ours must not leave a process that nobody can end.
-                    let reason = "a fault in limosa itself; see the node's log";
-                    thread.managed.set_ended(End::killed(KILLED, reason));
-                    thread.end(false);
-                }
-            });
-        spawned.map_err(|error| format!("no thread could be started: {error}"))?;
-        Ok(managed)
+        executor.spawn(traits, async move {
+            let main = AssertUnwindSafe(runner.main(&image, origin, ports, created));
+            if main.catch_unwind().await.is_err() {
+                // A fault of ours must not leave a process that nobody can end.
+                let reason = "a fault in limosa itself; see the node's log";
+                runner.managed.set_ended(End::killed(KILLED, reason));
+                runner.end(false);
+            }
+        });
+        managed
     }
 
     fn intents(&self) -> MutexGuard<'_, Intents> {
@@ -325,6 +346,12 @@ impl Managed {
         meter.map_or(self.initial_memory_bytes, |meter| meter.read().memory_bytes)
     }
 
+    /// What its files and their names take, in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        let meter = self.meter.get();
+        meter.map_or(0, |meter| meter.read().file_bytes)
+    }
+
     fn freezes(&self) -> u64 {
         let meter = self.meter.get();
         meter.map_or(self.earlier_freezes, |meter| meter.read().freezes)
@@ -336,7 +363,7 @@ impl Managed {
         self.intents().sealed = false;
         self.console.go_on();
         self.set_status(Status::Running);
-        // The thread is gone only if the process has ended.
+        // Its task is over only if the process has ended.
         let _ = self.commands.send(Command::Continue);
     }
 
@@ -385,7 +412,7 @@ impl Managed {
     }
 
     /// Takes the seal off, if there is one. Whoever gets true decides what becomes of the process,
-    /// and nobody else does: so the thread is told to go on once, and no command is left for a later
+    /// and nobody else does: so the task is told to go on once, and no command is left for a later
     /// move, which it would end before it is decided.
     #[must_use]
     pub fn unseal(&self) -> bool {
@@ -397,7 +424,7 @@ impl Managed {
         let (sender, receiver) = oneshot::channel();
         self.intents().checkpoints.push(sender);
         if self.has_ended() {
-            // Its thread may have looked for the last time before this was asked for.
+            // Its task may have looked for the last time before this was asked for.
             self.intents().checkpoints.clear();
         }
         if let Some(control) = self.control.get() {
@@ -458,6 +485,23 @@ impl Managed {
         self.meter.get().map_or(0, |meter| meter.read().cpu_ns)
     }
 
+    /// What it has consumed, but for its pages.
+    fn accounts(&self) -> ProcessAccounts {
+        match self.meter.get() {
+            Some(meter) => accounts::of_process(meter, self.weight),
+            None => ProcessAccounts {
+                cpu_weight: self.weight.get().into(),
+                ..ProcessAccounts::default()
+            },
+        }
+    }
+
+    /// Which of its pages are in memory; none where nobody can say. Looks at every page: not for a
+    /// thread that must not wait.
+    pub fn resident(&self) -> Option<Resident> {
+        resident::of_process(self.meter.get()?).ok()
+    }
+
     /// As listed by the API of `node`.
     pub fn info(&self, node: NodeId, node_name: &str) -> ProcessInfo {
         let status = self.status.borrow().clone();
@@ -491,33 +535,26 @@ impl Managed {
             connections: self.sockets.connections(),
             folded: state == ProcessState::Running && self.is_folded(),
             volumes: self.volumes.clone(),
+            accounts: self.accounts(),
         }
     }
 }
 
-/// What the process's thread has.
-struct Thread {
+/// What the process's task has.
+struct Runner {
     managed: Arc<Managed>,
-    commands: Receiver<Command>,
+    commands: UnboundedReceiver<Command>,
     reports: Arc<dyn Reports>,
 }
 
-impl Thread {
-    fn main(
-        &self,
+impl Runner {
+    async fn main(
+        &mut self,
         image: &Arc<Image>,
         origin: Origin,
-        (stdio, volumes): (Arc<dyn Stdio>, Arc<[vm::Volume]>),
+        ports: Ports,
         created: oneshot::Sender<Result<(), String>>,
     ) {
-        let clock = Arc::new(ThreadClock::new());
-        let ports = Ports {
-            clock: clock.clone(),
-            entropy: Arc::new(SystemEntropy),
-            stdio,
-            network: self.managed.sockets.clone(),
-            volumes,
-        };
         let made = match origin {
             Origin::Birth(spec) => {
                 Process::start(image, &spec, ports).map_err(|error| error.to_string())
@@ -532,7 +569,7 @@ impl Thread {
                 self.managed.set_ended(End::killed(NOT_STARTED, &reason));
                 let _ = created.send(Err(reason));
                 // One that was to stand by is dropped by its move; one that was to run has ended.
-                if self.wait().is_some() {
+                if self.wait().await.is_some() {
                     self.end(true);
                 }
                 return;
@@ -545,8 +582,8 @@ impl Thread {
             process.control().freeze();
         }
         let _ = created.send(Ok(()));
-        let end = match self.wait() {
-            Some(()) => self.run(&clock, &mut process),
+        let end = match self.wait().await {
+            Some(()) => self.run(&mut process).await,
             None => None,
         };
         drop(process);
@@ -569,21 +606,20 @@ impl Thread {
     }
 
     /// Waits for leave to run; none if the process is to be dropped.
-    fn wait(&self) -> Option<()> {
-        match self.commands.recv() {
-            Ok(Command::Continue) => Some(()),
-            Ok(Command::Drop) | Err(_) => None,
+    async fn wait(&mut self) -> Option<()> {
+        match self.commands.recv().await {
+            Some(Command::Continue) => Some(()),
+            Some(Command::Drop) | None => None,
         }
     }
 
     /// Runs the process until it ends; none if it is dropped.
-    fn run(&self, clock: &ThreadClock, process: &mut Process) -> Option<End> {
+    async fn run(&mut self, process: &mut Process) -> Option<End> {
         loop {
             if let Some(end) = self.killed() {
                 return Some(end);
             }
-            let outcome = block_on(clock, process.run());
-            match outcome {
+            match process.run().await {
                 Outcome::Exited(code) => {
                     return Some(End {
                         code: Some(code),
@@ -603,7 +639,7 @@ impl Thread {
                     });
                 }
                 Outcome::Killed => return Some(self.killed().unwrap_or_else(killed)),
-                Outcome::Frozen => match self.frozen(process) {
+                Outcome::Frozen => match self.frozen(process).await {
                     Some(()) => {}
                     None => return None,
                 },
@@ -616,7 +652,7 @@ impl Thread {
     }
 
     /// Serves those who asked for the freeze; none if the process was dropped meanwhile.
-    fn frozen(&self, process: &mut Process) -> Option<()> {
+    async fn frozen(&mut self, process: &mut Process) -> Option<()> {
         let (moving, checkpoints) = {
             let mut intents = self.managed.intents();
             if intents.killed.is_some() {
@@ -627,6 +663,8 @@ impl Thread {
             (moving, std::mem::take(&mut intents.checkpoints))
         };
         if moving.is_none() && checkpoints.is_empty() {
+            // Whoever asked has given up, or the executor has asked: others go first.
+            yield_now().await;
             return Some(());
         }
         let snapshot = process.snapshot().map(Arc::new);
@@ -643,7 +681,7 @@ impl Thread {
         // already, their command is on its way.
         let runs_on = sealed.is_err() && self.managed.unseal();
         self.reports.frozen(&self.managed, id, sealed);
-        if runs_on { Some(()) } else { self.wait() }
+        if runs_on { Some(()) } else { self.wait().await }
     }
 
     /// Nobody will freeze this process any more.
@@ -707,7 +745,7 @@ pub(super) mod tests {
         let switch = Switch::new(crate::local::alone().unwrap());
         let managed = ended(&switch, ProcessId(1), Log::new(0, None));
         let mut managed = Arc::into_inner(managed).unwrap();
-        let (commands, receiver) = mpsc::channel();
+        let (commands, mut receiver) = unbounded_channel();
         managed.commands = commands;
         let managed = Arc::new(managed);
         let (begin, end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
@@ -721,13 +759,13 @@ pub(super) mod tests {
                 }
             })
         };
-        // As the process's thread does when its snapshot has failed.
+        // As the process's task does when its snapshot has failed.
         for round in 0..ROUNDS {
             managed.intents().sealed = true;
             begin.wait();
             let runs_on = managed.unseal();
             end.wait();
-            let told = receiver.try_iter().count();
+            let told = std::iter::from_fn(|| receiver.try_recv().ok()).count();
             assert_eq!(usize::from(runs_on) + told, 1, "round {round}");
         }
         node.join().unwrap();

@@ -1,8 +1,7 @@
-//! Processes of this node, each on its own thread.
+//! Processes of this node.
 
 pub mod console;
 pub mod ends;
-pub mod executor;
 pub mod idle;
 pub mod log;
 pub mod managed;
@@ -12,6 +11,7 @@ pub mod terminal;
 pub mod tree;
 pub mod volumes;
 
+use crate::executor::Executor;
 use crate::node_loop::{Input, LoopHandle};
 use crate::switch::Switch;
 use ends::EndRecord;
@@ -40,6 +40,7 @@ pub type Made = oneshot::Receiver<Result<(), String>>;
 /// All processes of this node: those that run, and those that have ended and are still listed.
 pub struct Processes {
     this: Weak<Processes>,
+    executor: Executor,
     node: LoopHandle,
     runtime: Handle,
     logs: PathBuf,
@@ -138,7 +139,13 @@ fn born(log: &Path) -> u64 {
 impl Processes {
     /// Those that have ended before the node was started. At most `most` may run. Must be called
     /// within a tokio runtime.
-    pub fn new(node: LoopHandle, switch: &Arc<Switch>, logs: &Path, most: usize) -> Arc<Processes> {
+    pub fn new(
+        executor: Executor,
+        node: LoopHandle,
+        switch: &Arc<Switch>,
+        logs: &Path,
+        most: usize,
+    ) -> Arc<Processes> {
         let table = remembered(switch, logs);
         log::prune(logs, |path| {
             if ends::is_record(path) {
@@ -152,6 +159,7 @@ impl Processes {
         });
         Arc::new_cyclic(|this| Processes {
             this: this.clone(),
+            executor,
             node,
             runtime: Handle::current(),
             logs: logs.to_owned(),
@@ -160,6 +168,11 @@ impl Processes {
             files: Mutex::default(),
             unreported: watch::Sender::new(0),
         })
+    }
+
+    /// What runs them.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -217,17 +230,8 @@ impl Processes {
             self.node.event(Event::Exited(process));
             return;
         };
-        let (sockets, log) = (launch.sockets.clone(), launch.log.clone());
-        match Managed::spawn(launch, this, created) {
-            Ok(managed) => self.adopt(managed, epoch),
-            Err(reason) => {
-                tracing::error!(%process, reason, "a process was not started");
-                sockets.withdraw();
-                log.withdraw_files();
-                // It has a record already.
-                self.node.event(Event::Exited(process));
-            }
-        }
+        let managed = Managed::spawn(&self.executor, launch, this, created);
+        self.adopt(managed, epoch);
     }
 
     /// Takes over a process that stood by: it is this node's now, under `epoch`, and runs.
@@ -551,7 +555,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let switch = Switch::new(crate::local::alone().unwrap());
         let (node, _inputs) = crate::node_loop::channel();
-        let processes = Processes::new(node, &switch, directory.path(), 2);
+        let executor = Executor::new(crate::executor::Config::default()).unwrap();
+        let processes = Processes::new(executor, node, &switch, directory.path(), 2);
         let first = processes.reserve(ProcessId(1)).unwrap();
         assert!(matches!(
             processes.reserve(ProcessId(1)),

@@ -1,4 +1,4 @@
-//! The sockets of one process: [`stream::Side`] behind a lock, between the process's thread and
+//! The sockets of one process: [`stream::Side`] behind a lock, between the process's task and
 //! the switch.
 
 use crate::switch::{Port, Switch};

@@ -159,7 +159,7 @@ impl Stdio for Terminal {
             match rustix::io::write(target, bytes) {
                 Ok(length) => return Io::Done(length),
                 Err(Errno::INTR) => {}
-                // The program has a thread of its own, which may wait.
+                // Who waits here keeps its thread, and others get another.
                 Err(Errno::AGAIN) => wait_for(target, PollFlags::OUT),
                 Err(error) => {
                     if error == Errno::PIPE {

@@ -68,6 +68,7 @@ impl Kernel {
             }
             _ => return Err(Errno::INVAL),
         };
+        self.meter.count_clock_read();
         guest.write_u64(out, time)
     }
 

@@ -201,6 +201,7 @@ impl Kernel {
     ) -> Result<Kernel, KernelError> {
         let open: BTreeSet<u64> = state.descriptors.values().filter_map(inode_of).collect();
         let tree = Tree::new(state.files, state.limits.file_bytes, &open)?;
+        meter.set_file_bytes(tree.used());
         Ok(Kernel {
             args: state.args,
             env: state.env,
@@ -262,6 +263,7 @@ impl Kernel {
     fn completed(&mut self) {
         self.pending = None;
         self.tree.free_some();
+        self.meter.set_file_bytes(self.tree.used());
         self.ports.clock.host_call_completed();
     }
 }

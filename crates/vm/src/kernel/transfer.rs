@@ -10,6 +10,7 @@ use super::files::MAX_FILE_BYTES;
 use super::guest::{Buffers, Guest};
 use super::store::Store;
 use super::waiting::{Blocking, Step, Wait};
+use crate::account::Device;
 use crate::ports::Io;
 use std::ops::Range;
 use wire::StreamId;
@@ -255,6 +256,7 @@ fn read_file(
         }
     }
     kernel.note_read(store);
+    kernel.meter.count_read(Device::Files, moved);
     Ok(moved)
 }
 
@@ -387,6 +389,7 @@ fn write_file(
     }
     if moved > 0 {
         kernel.note_written(store);
+        kernel.meter.count_written(Device::Files, moved);
     }
     Ok(moved)
 }
@@ -411,6 +414,9 @@ fn append_to_volume(
         if count < bytes.len() || kernel.control.wants_freeze() {
             break;
         }
+    }
+    if moved > 0 {
+        kernel.meter.count_written(Device::Files, moved);
     }
     Ok(moved)
 }
