@@ -14,6 +14,7 @@ pub const TARGETS: &[&str] = &[
     "checkpoint",
     "run_body",
     "link_frames",
+    "pages",
     "ticket",
     "pass",
 ];

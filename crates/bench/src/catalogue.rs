@@ -1,6 +1,8 @@
 //! `limosa bench`: the list of benches, and how one is run.
 
-use crate::{density, fairness, freeze, harness, io as server_io, overhead, start, switch};
+use crate::{
+    density, fairness, freeze, harness, io as server_io, migrate, overhead, start, switch,
+};
 use std::io::{self, Write};
 
 /// How to run a bench.
@@ -29,7 +31,7 @@ struct Printed {
 }
 
 /// All benches.
-pub const BENCHES: [Bench; 7] = [
+pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "overhead",
         about: "run time of freezable programs over the same in plain Wasmtime",
@@ -84,6 +86,14 @@ pub const BENCHES: [Bench; 7] = [
         measure: |options| {
             let report = switch::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
+        },
+    },
+    Bench {
+        name: "migrate",
+        about: "how long a move stops a process, by memory, rate of writes and strategy",
+        measure: |options| {
+            let report = migrate::measure(options.quick)?;
+            printed(options, report.json(), report.text(), Vec::new())
         },
     },
 ];

@@ -7,6 +7,7 @@ mod fairness;
 mod freeze;
 mod harness;
 mod io;
+mod migrate;
 mod overhead;
 mod progress;
 mod report;

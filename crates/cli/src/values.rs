@@ -77,6 +77,25 @@ pub fn link_address(text: &str) -> Result<String, String> {
     ))
 }
 
+/// Bytes per second, with the units of [`bytes`]; or bits per second with those of networks: `1Gbit`.
+pub fn rate(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 3] = [
+        ("kbit", 1_000),
+        ("Mbit", 1_000_000),
+        ("Gbit", 1_000_000_000),
+    ];
+    let in_bits = |(unit, factor): (&str, u64)| {
+        let number = text.strip_suffix(unit)?;
+        let bits = number.parse::<u64>().ok()?.checked_mul(factor)?;
+        Some(bits / 8)
+    };
+    let rate = UNITS.into_iter().find_map(in_bits);
+    match rate.or_else(|| bytes(text).ok()) {
+        Some(rate) if rate > 0 => Ok(rate),
+        _ => Err("give bytes per second, as in 50M, or bits, as in 400Mbit".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +114,31 @@ mod tests {
         }
         for wrong in ["", "M", "-1", "1.5G", "1T", "1MB", "1 M", "99999999999G"] {
             assert!(bytes(wrong).unwrap_err().contains("64M"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_in_bytes_or_bits_per_second() {
+        for (text, count) in [
+            ("1000", 1000),
+            ("50M", 50 << 20),
+            ("64KiB", 64 << 10),
+            ("1Gbit", 125_000_000),
+            ("10Mbit", 1_250_000),
+        ] {
+            assert_eq!(rate(text), Ok(count), "{text}");
+        }
+        for wrong in [
+            "",
+            "fast",
+            "0",
+            "-1M",
+            "1 parsec",
+            "Mbit",
+            "99999999999Gbit",
+            "7bit",
+        ] {
+            assert!(rate(wrong).unwrap_err().contains("50M"), "{wrong}");
         }
     }
 

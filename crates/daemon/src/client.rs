@@ -306,8 +306,16 @@ impl Client {
 
     /// `POST …/migrate`: moves it to another node, by name or id.
     pub async fn migrate(&self, process: &str, to: &str) -> Result<MoveReport, ClientError> {
-        let request = MigrateRequest { to: to.to_owned() };
-        let body = serde_json::to_vec(&request).map_err(|error| broken(error.to_string()))?;
+        self.migrate_as(process, &MigrateRequest::new(to)).await
+    }
+
+    /// The same in a certain way. If the answer is not awaited, the move is called off.
+    pub async fn migrate_as(
+        &self,
+        process: &str,
+        request: &MigrateRequest,
+    ) -> Result<MoveReport, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
         self.json(Method::POST, &of(process, "/migrate"), body.into())
             .await
     }

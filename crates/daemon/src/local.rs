@@ -232,6 +232,6 @@ pub(crate) fn alone() -> Result<Dialler, LocalError> {
 struct Nobody;
 
 impl Reports for Nobody {
-    fn frozen(&self, _: &Arc<Managed>, _: MoveId, _: Result<Arc<Sealed>, String>) {}
+    fn frozen(&self, _: &Arc<Managed>, _: MoveId, _: Result<Box<Sealed>, String>) {}
     fn ended(&self, _: &Arc<Managed>) {}
 }

@@ -1,9 +1,10 @@
 //! The world's part in moves: what [`node::Node`] asks for at the source and at the target.
 //!
 //! ```text
-//! source: begin (dials the bulk link) -> send_image -> freeze -> send_snapshot -> over
-//! target: consider -> prepare (image arrives, compiles) -> [snapshot arrives, is thawed, stands by]
-//!         -> activate | discard
+//! source: begin (dials the bulk link) -> send_image -> precopy, round by round -> freeze
+//!         -> send_snapshot -> over
+//! target: consider -> prepare (image arrives, compiles) -> [memory lands, snapshot arrives, is thawed,
+//!         stands by] -> activate | discard
 //! ```
 //!
 //! At the target one task per move does all that takes time, in order, so that giving up is
@@ -11,6 +12,8 @@
 //! what becomes of it.
 
 mod arrivals;
+mod pace;
+pub mod pages;
 pub mod returning;
 
 pub use arrivals::Arrivals;
@@ -29,6 +32,8 @@ use crate::processes::volumes;
 use crate::store::images::id_of;
 use arrivals::{Arrived, MAX_LUGGAGE};
 use node::event::{Event, Token};
+use pace::Pace;
+use pages::{Carrier, Ground, NoRound, Progress};
 use returning::Chunks;
 use std::collections::HashMap;
 use std::io;
@@ -36,7 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use vm::Image;
+use vm::{Image, Landing};
 use wire::control::Offer;
 use wire::link::{BulkKind, Luggage};
 use wire::snapshot::{Chunk, Hints, Limits, Snapshot};
@@ -57,7 +62,7 @@ struct Outgoing {
     token: Token,
     parts: mpsc::UnboundedSender<Part>,
     sender: AbortHandle,
-    sealed: Option<Arc<Sealed>>,
+    sealed: Option<Box<Sealed>>,
     /// What is kept of the process once it is gone.
     keeps: Option<(ProcessId, Vec<Chunk>)>,
     /// When the freeze was asked for.
@@ -67,8 +72,10 @@ struct Outgoing {
 /// What goes over the bulk link.
 enum Part {
     Image(ImageId),
+    /// A round of memory.
+    Round(Vec<vm::Window>),
     Snapshot {
-        sealed: Arc<Sealed>,
+        sealed: Box<Sealed>,
         luggage: Luggage,
         log: Arc<Log>,
     },
@@ -94,11 +101,22 @@ impl Moves {
     }
 
     /// Source: a move was asked for; its reply will have this token.
-    pub fn begin(&mut self, id: MoveId, to: NodeId, token: Token) {
+    pub fn begin(
+        &mut self,
+        (id, process): (MoveId, ProcessId),
+        to: NodeId,
+        token: Token,
+        bandwidth: Option<u64>,
+    ) {
+        let progress = Progress::default();
+        if let Some(managed) = self.core.processes.running(process) {
+            managed.show_progress(progress.clone());
+        }
         let (parts, queue) = mpsc::unbounded_channel();
         let core = self.core.clone();
         let task = tokio::spawn(async move {
-            if let Err(reason) = send_parts(&core, id, to, queue).await {
+            let carrier = Carrier::new(Pace::new(bandwidth), progress);
+            if let Err(reason) = send_parts(&core, id, to, queue, carrier).await {
                 core.node.event(Event::BulkFailed { id, reason });
             }
         });
@@ -138,6 +156,21 @@ impl Moves {
         }
     }
 
+    /// Source: send a round of memory.
+    pub fn precopy(&mut self, id: MoveId, process: ProcessId) {
+        let managed = self.core.processes.running(process);
+        let windows = managed.map(|managed| managed.windows());
+        match (self.outgoing.get(&id), windows) {
+            (Some(outgoing), Some(windows)) => {
+                let _ = outgoing.parts.send(Part::Round(windows));
+            }
+            _ => {
+                let reason = "the process has ended".to_owned();
+                self.core.node.event(Event::BulkFailed { id, reason });
+            }
+        }
+    }
+
     /// Source: freeze the process, to be sent to a target that has so much of its files.
     pub fn freeze(&mut self, id: MoveId, process: ProcessId, kept: Hints) {
         if let Some(outgoing) = self.outgoing.get_mut(&id) {
@@ -153,7 +186,7 @@ impl Moves {
     }
 
     /// Source: the process is frozen, or not. Returns what the node is to be told.
-    pub fn frozen(&mut self, id: MoveId, result: Result<Arc<Sealed>, String>) -> Event {
+    pub fn frozen(&mut self, id: MoveId, result: Result<Box<Sealed>, String>) -> Event {
         let result = result.map(|sealed| {
             let bytes = sealed.total_bytes();
             if let Some(outgoing) = self.outgoing.get_mut(&id) {
@@ -205,7 +238,7 @@ impl Moves {
             let need_image = !self.core.loader.images().has(offer.image);
             let (prepare, prepared) = oneshot::channel();
             let standing = Arc::new(Standing::default());
-            let parts = self.core.arrivals.expect(id, from, &offer, need_image);
+            let parts = self.core.arrivals.expect(id, from, need_image);
             let task = Receive {
                 core: self.core.clone(),
                 id,
@@ -327,6 +360,7 @@ async fn send_parts(
     id: MoveId,
     to: NodeId,
     mut parts: mpsc::UnboundedReceiver<Part>,
+    mut carrier: Carrier,
 ) -> Result<(), String> {
     let dialled = BulkOut::dial(&core.dialler, to, id).await;
     let mut link = match dialled {
@@ -353,8 +387,17 @@ async fn send_parts(
                     .await
                     .map_err(broken)?;
             }
+            Part::Round(windows) => {
+                let result = match carrier.round(&mut link, windows).await {
+                    Ok(round) => Ok(round),
+                    Err(NoRound::Untracked(reason)) => Err(reason),
+                    Err(NoRound::Broken(error)) => return Err(broken(error)),
+                };
+                tracing::debug!(%id, ?result, "round of memory");
+                core.node.event(Event::Precopied { id, result });
+            }
             Part::Snapshot {
-                sealed,
+                mut sealed,
                 luggage,
                 log,
             } => {
@@ -362,11 +405,16 @@ async fn send_parts(
                 link.send(BulkKind::Luggage, &[&encoded])
                     .await
                     .map_err(broken)?;
+                let memories = std::mem::take(&mut sealed.memories);
+                let memory = carrier.rest(&mut link, memories).await.map_err(broken)?;
                 let slices: Vec<&[u8]> = sealed.slices().collect();
                 link.send(BulkKind::Snapshot, &slices)
                     .await
                     .map_err(broken)?;
-                tracing::debug!(%id, "snapshot sent");
+                // Its memory has been taken out.
+                let bytes = memory + sealed.total_bytes();
+                tracing::debug!(%id, bytes, "snapshot sent");
+                core.node.event(Event::Sent { id, bytes });
                 drop(sealed);
                 // The process does not wait for this, and can do without.
                 if let Err(error) = send_log(&mut link, log).await {
@@ -376,6 +424,7 @@ async fn send_parts(
         }
     }
     link.finish().await;
+    carrier.end().await;
     Ok(())
 }
 
@@ -417,7 +466,7 @@ impl Receive {
         let kept = find_kept(self.core.clone(), self.offer.process);
         let ready = async { Ok::<_, String>((self.volumes().await?, self.image().await?)) };
         let (kept, ready) = tokio::join!(kept, ready);
-        let (volumes, image) = match ready {
+        let (volumes, (image, ground)) = match ready {
             Ok(ready) => ready,
             Err(reason) => {
                 let result = Err(reason);
@@ -425,13 +474,17 @@ impl Receive {
                 return;
             }
         };
+        self.core.arrivals.prepare(id, ground.clone());
         let result = Ok(returning::hints(&kept));
         self.core.node.event(Event::Prepared { id, result });
         let restored = match self.snapshot().await {
-            Ok((luggage, arrived, bytes)) => {
-                let birth = (image, volumes, kept);
-                self.restore(birth, luggage, arrived, bytes).await
-            }
+            Ok((luggage, arrived, bytes)) => match ground.take() {
+                Some(landing) => {
+                    let place = (image, landing, volumes, kept);
+                    self.restore(place, luggage, arrived, bytes).await
+                }
+                None => Err("its memory is gone".to_owned()),
+            },
             Err(reason) => Err(reason),
         };
         let (result, chunks) = match restored {
@@ -491,8 +544,9 @@ impl Receive {
         opened.map_err(|refused| refused.to_string())
     }
 
-    /// Loads the image, waiting for its bytes if they are not here, and compiles both modules.
-    async fn image(&mut self) -> Result<Arc<Image>, String> {
+    /// Loads the image, waiting for its bytes if they are not here, compiles both modules, and makes
+    /// room for its memory to land.
+    async fn image(&mut self) -> Result<(Arc<Image>, Ground), String> {
         let wanted = self.offer.image;
         let loaded = if self.need_image {
             let Arrived::Image(module) = self.next().await? else {
@@ -517,7 +571,11 @@ impl Receive {
         blocking(move || Ok(compiled.prepare_thaw()?))
             .await
             .map_err(|error| error.to_string())?;
-        Ok(image)
+        // It may grow while it moves, as far as any process may here.
+        let most = Limits::default().memory_bytes;
+        let landing = image.landing(most).map_err(|error| error.to_string())?;
+        let node = self.core.node.clone();
+        Ok((image, Ground::new(node, self.id, landing)))
     }
 
     async fn snapshot(&mut self) -> Result<(Luggage, Instant, Vec<u8>), String> {
@@ -538,7 +596,7 @@ impl Receive {
     /// files.
     async fn restore(
         &self,
-        (image, volumes, kept): (Arc<Image>, Arc<[vm::Volume]>, Chunks),
+        (image, landing, volumes, kept): (Arc<Image>, Landing, Arc<[vm::Volume]>, Chunks),
         luggage: Luggage,
         arrived: Instant,
         bytes: Vec<u8>,
@@ -588,7 +646,7 @@ impl Receive {
                 id: offer.process,
                 name: offer.name,
                 image,
-                origin: Origin::Snapshot(Box::new(snapshot)),
+                origin: Origin::Snapshot(Box::new(snapshot), Some(landing)),
                 sockets: sockets.clone(),
                 console: Console::moved_here(log.clone(), luggage.console),
                 stdio: None,

@@ -43,7 +43,7 @@ pub enum Input {
         /// The move.
         id: MoveId,
         /// Its state, or why there is none.
-        result: Result<Arc<Sealed>, String>,
+        result: Result<Box<Sealed>, String>,
     },
     /// Say when no process is here any more, and no record of one.
     WhenEmpty(oneshot::Sender<()>),
@@ -226,8 +226,16 @@ impl NodeLoop {
                 let token = self.next_token;
                 self.tokens.insert(token, reply);
                 let event = event(token);
-                if let Event::Migrate { id, to, .. } = &event {
-                    self.moves.begin(*id, *to, token);
+                if let Event::Migrate {
+                    id,
+                    process,
+                    to,
+                    plan,
+                    ..
+                } = &event
+                {
+                    let this = (*id, *process);
+                    self.moves.begin(this, *to, token, plan.bandwidth);
                 }
                 self.handle(event);
             }
@@ -437,6 +445,7 @@ impl NodeLoop {
             Effect::Consider { id, from, offer } => self.moves.consider(id, from, offer),
             Effect::Prepare { id } => self.moves.prepare(id),
             Effect::SendImage { id, image, .. } => self.moves.send_image(id, image),
+            Effect::Precopy { id, process, .. } => self.moves.precopy(id, process),
             Effect::Freeze { id, process, kept } => self.moves.freeze(id, process, kept),
             Effect::SendSnapshot { id, process, .. } => self.moves.send_snapshot(id, process),
             Effect::Unfreeze { process } => self.core.processes.unfreeze(process),

@@ -1,12 +1,14 @@
 //! The source's side of one move.
 //!
 //! ```text
-//!   Offering -> Preparing -> Checking -> Freezing -> Sealed -> Proposing -> Granted -> Over
-//!      |            |            |           |          |          |           |
-//!      +------------+------------+-----------+----------+   aborted first?     |  the target is gone,
-//!                            |                                     |           |  silent or says no
-//!                            v                                     v           v
-//!                    Over: runs on here  <-------------------------+       TakingBack -> Thawing
+//!                  +--> Precopying --+
+//!                  |      |  ^  |      v
+//!   Offering -> Preparing |  +--+   Checking -> Freezing -> Sealed -> Proposing -> Granted -> Over
+//!      |            |     |            |           |          |          |           |
+//!      +------------+-----+------------+-----------+----------+   aborted first?     |  the target is
+//!                            |                                           |           |  gone, silent
+//!                            v                                           v           v  or says no
+//!                    Over: runs on here  <-------------------------------+       TakingBack -> Thawing
 //!                                                                              |            |
 //!                                             Over: it runs at the target <----+            v
 //!                                                                          Over: runs again here
@@ -14,14 +16,15 @@
 //!
 //! | state | on success | on failure |
 //! |---|---|---|
-//! | Offering, Preparing, Checking | the target waits with everything compiled | the process has noticed nothing |
+//! | Offering, Preparing, Precopying, Checking | the target waits with everything compiled, and most of the memory | the process has noticed nothing |
 //! | Freezing, Sealed | the target holds the thawed process, standing by | the process runs on here under its old claim |
 //! | Proposing | the directory has granted the process to the target | an abort won: the process runs on here; not known: it stays frozen and this side asks on |
 //! | Granted | the process runs at the target; the sealed snapshot is dropped | TakingBack |
 //! | TakingBack | the directory has given the process back under a later epoch | the target was faster: it runs there |
 //! | Thawing | the process runs again here, from its sealed snapshot | the process is lost, and its record with it |
 
-use crate::{Config, Question, Reply, states};
+use crate::rounds::{Round, Rounds};
+use crate::{Config, Plan, Question, Reply, states};
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
@@ -36,6 +39,8 @@ states! {
         Offering = "offering",
         /// Waits for the target to have the artefact compiled.
         Preparing = "preparing",
+        /// Its memory is being sent, round by round, while it runs.
+        Precopying = "precopying",
         /// Waits for the directory to confirm that it can be reached and that the claim holds.
         Checking = "checking",
         /// Waits for the process to freeze.
@@ -68,7 +73,12 @@ pub enum Input {
     TargetGone(String),
     /// The answer to the question of this number.
     Answer(u32, Reply),
-    /// The process is frozen and sealed (bytes of its snapshot), or why not.
+    /// A round of its memory was sent; or why what it writes cannot be known, so that it must stand
+    /// still for all of it.
+    Precopied(Result<Round, String>),
+    /// All of memory and snapshot was sent: so many bytes since it was frozen.
+    Sent(u64),
+    /// The process is frozen and sealed (bytes to be sent, at most), or why not.
     Frozen(Result<u64, String>),
     /// Image or snapshot could not be sent whole.
     BulkFailed(String),
@@ -92,9 +102,11 @@ pub enum Action {
     Ask(Question),
     /// Send the image.
     SendImage,
+    /// Send its memory, or what was written of it since the last round; this is round so many.
+    Precopy(u32),
     /// Freeze the process and seal its streams; leave out of its snapshot what the target has.
     Freeze(Hints),
-    /// Send the sealed snapshot.
+    /// Send what is not at the target of its memory, and the sealed snapshot.
     SendSnapshot,
     /// Let the process run on under its old claim.
     Unfreeze,
@@ -115,8 +127,12 @@ pub enum Outcome {
     Moved {
         /// Under this epoch.
         epoch: Epoch,
-        /// Bytes of the snapshot.
+        /// Bytes sent while it was frozen.
         bytes: u64,
+        /// Rounds in which memory was sent before.
+        rounds: Vec<Round>,
+        /// If they did not come to what was wanted: why.
+        complaint: Option<String>,
         /// From the request to freeze until the target's report.
         frozen: Duration,
         /// From the start of the move until that report.
@@ -208,6 +224,9 @@ pub struct Source {
     bytes: u64,
     /// What the target has of the process's files.
     kept: Hints,
+    plan: Plan,
+    rounds: Rounds,
+    complaint: Option<String>,
     /// Why a grant should be taken back as soon as it is known.
     doubt: Option<Reason>,
     questions: u32,
@@ -216,7 +235,14 @@ pub struct Source {
 
 impl Source {
     /// Starts a move of a process that `me` runs under the offer's claim.
-    pub fn new(now: Duration, config: Config, me: NodeId, to: NodeId, offer: Offer) -> Self {
+    pub fn new(
+        now: Duration,
+        config: Config,
+        me: NodeId,
+        to: NodeId,
+        offer: Offer,
+        plan: Plan,
+    ) -> Self {
         let claim = Claim {
             owner: me,
             epoch: offer.epoch,
@@ -233,6 +259,9 @@ impl Source {
             freeze_asked: now,
             bytes: 0,
             kept: Hints::default(),
+            plan,
+            rounds: Rounds::new(plan.downtime),
+            complaint: None,
             doubt: None,
             questions: 0,
             actions: VecDeque::new(),
@@ -283,6 +312,8 @@ impl Source {
                     self.handle_answer(now, reply);
                 }
             }
+            Input::Precopied(result) => self.handle_precopied(now, result),
+            Input::Sent(bytes) => self.bytes = bytes,
             Input::Frozen(result) => self.handle_frozen(now, result),
             Input::BulkFailed(why) => self.give_up_before_proposal(Reason::World(why)),
             Input::TakenBack(result) => self.handle_taken_back(result),
@@ -306,9 +337,13 @@ impl Source {
                     config.prepare,
                 ));
             }
+            State::Precopying => {
+                let limit = config.restore_of(self.left(), self.plan);
+                self.give_up(too_slow("sending a round of its memory", limit));
+            }
             State::Freezing => self.give_up(too_slow("freezing the process", config.freeze)),
             State::Sealed => {
-                let limit = config.restore_of(self.bytes);
+                let limit = config.restore_of(self.bytes, self.plan);
                 self.give_up(too_slow("restoring the process at the target", limit));
             }
             State::Granted if now < self.patience_ends => self.commit(now),
@@ -332,9 +367,10 @@ impl Source {
             }
             (State::Preparing, Step::Prepared { kept }) => {
                 self.kept = kept;
-                self.enter(State::Checking, None);
-                let process = self.offer.process;
-                self.ask(Operation::Get(process), Some(self.config.check));
+                match self.plan.precopies(&self.config, self.offer.memory_bytes) {
+                    true => self.precopy(now),
+                    false => self.check(),
+                }
             }
             (State::Sealed, Step::Ready) => {
                 self.enter(State::Proposing, None);
@@ -352,6 +388,47 @@ impl Source {
         }
     }
 
+    /// Begins the next round.
+    fn precopy(&mut self, now: Duration) {
+        let limit = self.config.restore_of(self.left(), self.plan);
+        let round = self.rounds.made().len() as u32;
+        self.enter(State::Precopying, Some(now + limit));
+        self.actions.push_back(Action::Precopy(round));
+    }
+
+    /// Bytes of memory for the next round.
+    fn left(&self) -> u64 {
+        let last = self.rounds.made().last();
+        last.map_or(self.offer.memory_bytes, |round| round.dirty)
+    }
+
+    fn handle_precopied(&mut self, now: Duration, result: Result<Round, String>) {
+        if self.state != State::Precopying {
+            return;
+        }
+        let ending = match result {
+            Ok(round) => self.rounds.note(round),
+            Err(why) => {
+                self.complaint = Some(format!("{why}: it was frozen for all of its memory"));
+                return self.check();
+            }
+        };
+        match ending {
+            None => self.precopy(now),
+            Some(ending) => {
+                self.complaint = ending.complaint().map(str::to_owned);
+                self.check();
+            }
+        }
+    }
+
+    /// Makes sure of the directory before anything is frozen.
+    fn check(&mut self) {
+        self.enter(State::Checking, None);
+        let process = self.offer.process;
+        self.ask(Operation::Get(process), Some(self.config.check));
+    }
+
     fn handle_frozen(&mut self, now: Duration, result: Result<u64, String>) {
         if self.state != State::Freezing {
             return;
@@ -359,7 +436,7 @@ impl Source {
         match result {
             Ok(bytes) => {
                 self.bytes = bytes;
-                let deadline = now + self.config.restore_of(bytes);
+                let deadline = now + self.config.restore_of(bytes, self.plan);
                 self.enter(State::Sealed, Some(deadline));
                 self.actions.push_back(Action::SendSnapshot);
             }
@@ -534,9 +611,12 @@ impl Source {
     fn moved(&mut self, now: Duration) {
         let epoch = self.granted().epoch;
         self.actions.push_back(Action::Drop(epoch));
+        let complaint = self.complaint.take();
         self.finish(Outcome::Moved {
             epoch,
             bytes: self.bytes,
+            rounds: self.rounds.made().to_vec(),
+            complaint,
             frozen: now.saturating_sub(self.freeze_asked),
             total: now.saturating_sub(self.started),
         });
@@ -558,6 +638,7 @@ impl Source {
         match self.state {
             State::Offering
             | State::Preparing
+            | State::Precopying
             | State::Checking
             | State::Freezing
             | State::Sealed => true,

@@ -22,7 +22,7 @@
 //!
 //! While the directory does not answer, the process stays thawed and frozen, and this side asks on.
 
-use crate::{Config, Question, Reply, states};
+use crate::{Config, Plan, Question, Reply, states};
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire::control::{Offer, Step};
@@ -67,6 +67,8 @@ pub enum Input {
     Considered(Result<bool, String>),
     /// The artefact is compiled, and what is here of the process's files; or why not.
     Prepared(Result<Hints, String>),
+    /// Some of its memory has come, and all is well.
+    Landing,
     /// The process is thawed and stands by, or why not.
     Restored(Result<(), String>),
     /// Image or snapshot could not be received whole.
@@ -197,6 +199,11 @@ impl Target {
                 (State::Preparing, Err(why)) => self.give_up(why),
                 _ => (),
             },
+            Input::Landing => {
+                if self.state == State::Receiving {
+                    self.deadline = Some(now + self.longest_receive());
+                }
+            }
             Input::Restored(result) => match (self.state, result) {
                 (State::Receiving, Ok(())) => {
                     self.send(Step::Ready);
@@ -376,10 +383,13 @@ impl Target {
         }
     }
 
-    /// From `Prepared` to the last page: the source checks the directory, freezes, sends.
+    /// From `Prepared`, or the last pages that came, to all of the rest: the source checks the
+    /// directory, freezes, sends.
     fn longest_receive(&self) -> Duration {
         let config = &self.config;
-        2 * (config.check + config.freeze + config.restore_of(self.offer.memory_bytes))
+        2 * (config.check
+            + config.freeze
+            + config.restore_of(self.offer.memory_bytes, Plan::default()))
     }
 
     fn send(&mut self, step: Step) {

@@ -1,10 +1,12 @@
 //! One move between two machines, a directory of one record, and nothing else.
 
+use migrate::rounds::Round;
 use migrate::source::{self, Source};
 use migrate::target::{self, Target};
-use migrate::{Config, Question};
+use migrate::{Config, Plan, Question};
 use std::collections::VecDeque;
 use std::time::Duration;
+use wire::api::Strategy;
 use wire::control::{Offer, Step};
 use wire::directory::{Answer, Claim, Operation, Record};
 use wire::snapshot::Hints;
@@ -16,6 +18,7 @@ const T: NodeId = NodeId([2; 32]);
 /// What a world does for the machines, each in its own time.
 #[derive(Clone, Debug)]
 enum Work {
+    Precopy,
     Freeze,
     TakeBack,
     Consider,
@@ -44,22 +47,34 @@ struct World {
     source_states: Vec<source::State>,
 }
 
+fn offer() -> Offer {
+    Offer {
+        process: ProcessId(1),
+        name: "name".to_owned(),
+        image: ImageId::default(),
+        artefact: ArtefactId::default(),
+        epoch: Epoch(4),
+        attempt: 2,
+        memory_bytes: 1 << 20,
+        volumes: Vec::new(),
+    }
+}
+
 impl World {
     fn new(seed: u64) -> World {
+        let strategy = match seed % 2 {
+            0 => Strategy::Precopy,
+            _ => Strategy::Stop,
+        };
+        World::with(seed, strategy)
+    }
+
+    fn with(seed: u64, strategy: Strategy) -> World {
+        let offer = offer();
         let claim = Claim {
             owner: S,
-            epoch: Epoch(4),
-            attempt: 2,
-        };
-        let offer = Offer {
-            process: ProcessId(1),
-            name: "name".to_owned(),
-            image: ImageId::default(),
-            artefact: ArtefactId::default(),
-            epoch: claim.epoch,
-            attempt: claim.attempt,
-            memory_bytes: 1 << 20,
-            volumes: Vec::new(),
+            epoch: offer.epoch,
+            attempt: offer.attempt,
         };
         let record = Record {
             process: ProcessId(1),
@@ -69,10 +84,14 @@ impl World {
         };
         let config = Config::default();
         let now = Duration::ZERO;
+        let plan = Plan {
+            strategy,
+            ..Plan::default()
+        };
         let mut world = World {
             now,
             random: fastrand::Rng::with_seed(seed),
-            source: Source::new(now, config, S, T, offer),
+            source: Source::new(now, config, S, T, offer, plan),
             target: None,
             record,
             to_source: VecDeque::new(),
@@ -99,6 +118,13 @@ impl World {
                 source::Action::Send(step) if self.linked => self.to_target.push_back(step),
                 source::Action::Send(_) | source::Action::SendImage => (),
                 source::Action::Ask(question) => self.work.push(Work::Ask(S, question)),
+                source::Action::Precopy(round) => {
+                    assert!(self.source_runs, "it is frozen already");
+                    let made = self.source_states.iter();
+                    let made = made.filter(|state| **state == source::State::Precopying);
+                    assert_eq!(round as usize + 1, made.count());
+                    self.work.push(Work::Precopy);
+                }
                 source::Action::Freeze(_) => self.work.push(Work::Freeze),
                 source::Action::SendSnapshot => {
                     self.snapshot_sent = true;
@@ -183,6 +209,15 @@ impl World {
                     self.source_runs &= result.is_err();
                     self.tell_source(source::Input::Frozen(result.map(|()| 1 << 20)));
                 }
+            }
+            Work::Precopy => {
+                // Each round leaves a fourth of what it has sent.
+                let bytes = (64 << 20) >> (2 * self.source_states.len());
+                let took = Duration::from_secs_f64(bytes as f64 / (1 << 20) as f64);
+                let dirty = bytes / 4;
+                let round = Round { bytes, took, dirty };
+                self.tell_target(target::Input::Landing);
+                self.tell_source(source::Input::Precopied(result.map(|()| round)));
             }
             Work::TakeBack => {
                 self.source_runs = true;
@@ -291,19 +326,82 @@ impl World {
 
 #[test]
 fn a_move_in_which_nothing_fails_goes_through_every_state_once() {
-    let mut world = World::new(0);
-    world.run_to_the_end(|_| ());
     use source::State::*;
     let path = [
-        Offering, Preparing, Checking, Freezing, Sealed, Proposing, Granted, Over,
+        Offering, Preparing, Precopying, Checking, Freezing, Sealed, Proposing, Granted, Over,
     ];
-    assert_eq!(world.source_states, path);
-    assert!(matches!(
-        world.source_end,
-        Some(source::Outcome::Moved { epoch: Epoch(5), bytes, .. }) if bytes == 1 << 20
-    ));
-    assert!(world.target_runs && !world.source_runs);
-    assert_eq!(world.record.claim.attempt, 1);
+    for strategy in [Strategy::Stop, Strategy::Precopy] {
+        let mut world = World::with(0, strategy);
+        world.run_to_the_end(|_| ());
+        let mut states = world.source_states.clone();
+        states.dedup();
+        let precopies = strategy == Strategy::Precopy;
+        let expected = path
+            .iter()
+            .filter(|state| precopies || **state != Precopying);
+        assert!(states.iter().eq(expected), "{states:?}");
+        let Some(source::Outcome::Moved {
+            epoch: Epoch(5),
+            bytes,
+            rounds,
+            complaint: None,
+            ..
+        }) = &world.source_end
+        else {
+            panic!("{:?}", world.source_end);
+        };
+        assert_eq!(*bytes, 1 << 20);
+        // The first takes 1 s; after the fourth less than 10 ms are left.
+        assert_eq!(rounds.len(), if precopies { 4 } else { 0 });
+        assert!(world.target_runs && !world.source_runs);
+        assert_eq!(world.record.claim.attempt, 1);
+    }
+}
+
+#[test]
+fn a_process_whose_writes_cannot_be_known_is_stopped_for_all_of_its_memory() {
+    let mut world = World::with(0, Strategy::Precopy);
+    world.run_to_the_end(|world| {
+        if world.source.state() == source::State::Precopying {
+            let why = "the system does not tell".to_owned();
+            world.tell_source(source::Input::Precopied(Err(why)));
+        }
+    });
+    let Some(source::Outcome::Moved {
+        rounds, complaint, ..
+    }) = &world.source_end
+    else {
+        panic!("{:?}", world.source_end);
+    };
+    assert!(rounds.is_empty());
+    let complaint = complaint.as_ref().unwrap();
+    assert!(
+        complaint.starts_with("the system does not tell"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn left_to_itself_it_precopies_what_could_not_be_sent_within_the_downtime() {
+    let precopies = |memory_bytes: u64, downtime: u64, bandwidth| {
+        let mut offer = offer();
+        offer.memory_bytes = memory_bytes;
+        let plan = Plan {
+            downtime: Duration::from_millis(downtime),
+            bandwidth,
+            ..Plan::default()
+        };
+        let mut source = Source::new(Duration::ZERO, Config::default(), S, T, offer, plan);
+        let kept = Hints::default();
+        for step in [Step::Accept { need_image: false }, Step::Prepared { kept }] {
+            source.handle(Duration::ZERO, source::Input::Step(step));
+        }
+        source.state() == source::State::Precopying
+    };
+    assert!(!precopies(8 << 20, 20, None));
+    assert!(precopies(16 << 20, 20, None));
+    assert!(!precopies(16 << 20, 50, None));
+    assert!(precopies(1 << 20, 20, Some(10 << 20)));
 }
 
 #[test]
@@ -368,8 +466,8 @@ fn whatever_fails_one_of_the_two_runs_it_in_the_end_as_the_record_says() {
 #[test]
 fn in_every_state_before_the_proposal_waiting_ends_and_the_process_runs_on() {
     use source::State::*;
-    for state in [Offering, Preparing, Freezing, Sealed] {
-        let mut world = World::new(1);
+    for state in [Offering, Preparing, Precopying, Freezing, Sealed] {
+        let mut world = World::new(0);
         while world.source.state() != state {
             match (world.to_source.is_empty(), world.to_target.is_empty()) {
                 (false, _) => world.receive(true),

@@ -10,6 +10,8 @@
 //!   `TakeBack`, `Fence`) a process does not end: commands to stop or kill it wait.
 //! - [`Effect::Gone`] may be said twice.
 
+use migrate::Plan;
+use migrate::rounds::Round;
 use overlay::membership::Health;
 use std::fmt;
 use std::time::Duration;
@@ -89,6 +91,8 @@ pub enum Event {
         memory_bytes: u64,
         /// The directories of this node that it uses.
         volumes: Vec<Volume>,
+        /// How it is to be moved.
+        plan: Plan,
     },
     /// Command: call off the move of a process that this node is the source of, if its target was
     /// not proposed yet. Without a reply: who asked for the move gets one.
@@ -132,12 +136,32 @@ pub enum Event {
     /// A running process ended here, by itself or by command. Its record is removed.
     Exited(ProcessId),
 
+    /// Source: a round of a process's memory was sent (answer to [`Effect::Precopy`]); or why what it
+    /// writes meanwhile cannot be known.
+    Precopied {
+        /// The move.
+        id: MoveId,
+        /// How it went.
+        result: Result<Round, String>,
+    },
     /// Source: the process is frozen and its streams are sealed; or it could not be (it ended).
     Frozen {
         /// The move.
         id: MoveId,
-        /// Bytes of the snapshot, or why there is none.
+        /// Bytes to be sent, at most; or why there are none.
         result: Result<u64, String>,
+    },
+    /// Source: all was sent (answer to [`Effect::SendSnapshot`]).
+    Sent {
+        /// The move.
+        id: MoveId,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Target: memory of the process is coming. Said now and then.
+    Landing {
+        /// The move.
+        id: MoveId,
     },
     /// Target: the answer to [`Effect::Consider`].
     Considered {
@@ -244,6 +268,18 @@ pub enum Effect {
         /// The image.
         image: ImageId,
     },
+    /// Source: send the process's memory while it runs; from the second round on only what was written
+    /// since the last one began. Answer [`Event::Precopied`].
+    Precopy {
+        /// The move.
+        id: MoveId,
+        /// The process.
+        process: ProcessId,
+        /// The target.
+        to: NodeId,
+        /// Which round: 0 is the first.
+        round: u32,
+    },
     /// Source: freeze the process, seal its streams, answer [`Event::Frozen`].
     Freeze {
         /// The move.
@@ -253,7 +289,7 @@ pub enum Effect {
         /// What the target has of its files, which the snapshot can do without.
         kept: Hints,
     },
-    /// Source: send the sealed snapshot. The target thaws what arrives, attaches standby and
+    /// Source: send the sealed snapshot, after what the target has not of its memory. The target thaws what arrives, attaches standby and
     /// answers [`Event::Restored`].
     SendSnapshot {
         /// The move.
@@ -352,8 +388,12 @@ pub enum Reply {
     Moved {
         /// Under this epoch.
         epoch: Epoch,
-        /// Bytes of the snapshot.
+        /// Bytes sent while it was frozen.
         bytes: u64,
+        /// Rounds in which memory was sent before.
+        rounds: Vec<Round>,
+        /// If they did not come to what was wanted: why.
+        complaint: Option<String>,
         /// From the freeze request to the target's report.
         frozen: Duration,
         /// From the command to that report.

@@ -7,9 +7,10 @@
 use crate::directory_client::Patience;
 use crate::processes::Phase;
 use crate::{Effect, Failure, Node, Purpose, Reply, Token};
-use migrate::Question;
+use migrate::rounds::Round;
 use migrate::source::{self, Source};
 use migrate::target::{self, Target};
+use migrate::{Plan, Question};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::control::{Control, Offer, Step};
@@ -92,6 +93,7 @@ impl Node {
         artefact: ArtefactId,
         memory_bytes: u64,
         volumes: Vec<Volume>,
+        plan: Plan,
     ) {
         let Some(entry) = self.processes.get(process) else {
             let purpose = Purpose::MigrateElsewhere { token, process };
@@ -136,7 +138,7 @@ impl Node {
             volumes,
         };
         let config = self.config.moves;
-        let machine = Source::new(now, config, self.id(), to, offer);
+        let machine = Source::new(now, config, self.id(), to, offer, plan);
         if let Some(entry) = self.processes.get_mut(process) {
             entry.phase = Phase::Moving(id);
         }
@@ -261,6 +263,23 @@ impl Node {
         self.tell_source(now, id, source::Input::Ended);
     }
 
+    pub(crate) fn handle_precopied(
+        &mut self,
+        now: Duration,
+        id: MoveId,
+        result: Result<Round, String>,
+    ) {
+        self.tell_source(now, id, source::Input::Precopied(result));
+    }
+
+    pub(crate) fn handle_sent(&mut self, now: Duration, id: MoveId, bytes: u64) {
+        self.tell_source(now, id, source::Input::Sent(bytes));
+    }
+
+    pub(crate) fn handle_landing(&mut self, now: Duration, id: MoveId) {
+        self.tell_target(now, id, target::Input::Landing);
+    }
+
     pub(crate) fn handle_frozen(&mut self, now: Duration, id: MoveId, result: Result<u64, String>) {
         self.tell_source(now, id, source::Input::Frozen(result));
     }
@@ -377,6 +396,12 @@ impl Node {
                     to,
                     image: image.unwrap_or_default(),
                 },
+                source::Action::Precopy(round) => Effect::Precopy {
+                    id,
+                    process,
+                    to,
+                    round,
+                },
                 source::Action::Freeze(kept) => Effect::Freeze { id, process, kept },
                 source::Action::SendSnapshot => Effect::SendSnapshot { id, process, to },
                 source::Action::Unfreeze => Effect::Unfreeze { process },
@@ -458,6 +483,8 @@ impl Node {
             Outcome::Moved {
                 epoch,
                 bytes,
+                rounds,
+                complaint,
                 frozen,
                 total,
             } => {
@@ -465,6 +492,8 @@ impl Node {
                 Reply::Moved {
                     epoch,
                     bytes,
+                    rounds,
+                    complaint,
                     frozen,
                     total,
                 }

@@ -1,6 +1,7 @@
 //! What commands get, in a fleet where every message arrives at once. (What happens when things
 //! break is tried out in `sim`.)
 
+use migrate::Plan;
 use node::{Change, Config, Effect, Event, Failure, Limits, Named, Node, Reply, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -112,6 +113,7 @@ impl Fleet {
             artefact: ArtefactId::default(),
             memory_bytes: 4096,
             volumes: Vec::new(),
+            plan: Plan::default(),
         })
     }
 

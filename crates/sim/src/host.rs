@@ -2,7 +2,7 @@
 
 use crate::traffic::Anchor;
 use node::{Change, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use stream::Side;
 use wire::control::{Member, Offer};
@@ -45,11 +45,16 @@ pub enum Activity {
     Thawing,
 }
 
+/// Pages that are not zero, by their number: what is in each is one number.
+pub type Pages = BTreeMap<usize, u64>;
+
 /// What a model process has in its memory.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Steps that it has done.
     pub work: u64,
+    /// Pages that it keeps writing, by their number; the others are zero.
+    pub pages: Pages,
     /// Its connections.
     pub connections: BTreeMap<StreamId, Echo>,
 }
@@ -68,7 +73,7 @@ pub struct Echo {
 /// All that another machine needs to go on with a process.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Its memory.
+    /// Its memory; of the pages those that the other machine has not got before.
     pub memory: Memory,
     /// Its sockets.
     pub listeners: Vec<Listener>,
@@ -89,6 +94,8 @@ pub struct Instance {
     pub memory: Memory,
     /// Its state, as the kernel knows it.
     pub side: Side,
+    /// While its memory is being sent in a move: pages written since the last round began.
+    pub dirty: Option<(MoveId, BTreeSet<usize>)>,
     /// While it is sealed: what is sent to the target.
     pub sealed: Option<Snapshot>,
 }
@@ -104,6 +111,8 @@ pub struct Arrival {
     pub lacks_image: bool,
     /// The node has asked for it to be prepared.
     pub preparing: bool,
+    /// Pages that have come.
+    pub landed: Pages,
     /// The thawed state.
     pub thawed: Option<(Memory, Side)>,
     /// Every anchor has answered.

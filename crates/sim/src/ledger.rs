@@ -1,12 +1,13 @@
 //! What is true, kept apart from what the nodes believe; and what must hold.
 //!
 //! 1. At most one host runs a process at any instant, and epochs only grow.
-//! 2. A process is never run from an older state than it had.
+//! 2. A process is never run from an older state than it had, not in a single page of its memory.
 //! 3. A process whose owner never crashed never disappears.
 //! 4. A client's bytes are neither lost, repeated nor reordered (`traffic`).
 //! 5. Every command gets a reply.
 //! 6. When the faults end, everything else does: moves, freezes, doubts.
 
+use crate::host::Pages;
 use std::collections::BTreeMap;
 use wire::{Epoch, ProcessId};
 
@@ -19,6 +20,8 @@ pub struct Life {
     pub epoch: Epoch,
     /// Steps that it has done, wherever it was.
     pub work: u64,
+    /// What is in its pages, wherever it was.
+    pub pages: Pages,
     /// It ended by itself, or was removed by command.
     pub ended: bool,
     /// Why it may be gone.
@@ -52,6 +55,7 @@ impl Ledger {
                 host,
                 epoch,
                 work,
+                pages: Pages::new(),
                 ended: false,
                 excuse: None,
             };
@@ -76,6 +80,29 @@ impl Ledger {
         life.host = host;
         life.epoch = epoch;
         Ok(())
+    }
+
+    /// A process goes on with these pages.
+    pub fn has(&self, process: ProcessId, pages: &Pages) -> Result<(), String> {
+        let Some(life) = self.lives.get(&process) else {
+            return Ok(());
+        };
+        let mut numbers = life.pages.keys().chain(pages.keys());
+        match numbers.find(|number| life.pages.get(number) != pages.get(number)) {
+            None => Ok(()),
+            Some(number) => Err(format!(
+                "{process} goes on with {:?} in page {number}, where it had {:?}",
+                pages.get(number),
+                life.pages.get(number)
+            )),
+        }
+    }
+
+    /// A process writes a page.
+    pub fn writes(&mut self, process: ProcessId, page: usize, value: u64) {
+        if let Some(life) = self.lives.get_mut(&process) {
+            life.pages.insert(page, value);
+        }
     }
 
     /// A process does one step.

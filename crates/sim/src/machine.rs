@@ -1,12 +1,19 @@
 //! What a machine does for its node: carries bulk, writes its disk, runs model processes.
 
 use crate::conditions::Conditions;
-use crate::host::{Activity, Arrival, Instance, Memory, Snapshot, Write, write};
+use crate::host::{Activity, Arrival, Instance, Memory, Pages, Snapshot, Write, write};
 use crate::world::{Bulk, Local, World, stream_config};
+use migrate::rounds::Round;
 use node::{Effect, Event};
 use overlay::membership::Health;
+use std::collections::BTreeSet;
+use std::time::Duration;
 use stream::Side;
 use wire::{Epoch, MoveId, NodeId, ProcessId};
+
+/// Pages that a model process writes, and what each counts in a round.
+const PAGES: usize = 16;
+const PAGE_BYTES: u64 = 4096;
 
 impl World {
     pub(crate) fn act(&mut self, index: usize, effect: Effect) {
@@ -46,6 +53,7 @@ impl World {
                     offer,
                     lacks_image,
                     preparing: false,
+                    landed: Pages::new(),
                     thawed: None,
                     attached: false,
                 };
@@ -63,6 +71,12 @@ impl World {
                 }
             }
             Effect::SendImage { id, to, .. } => self.send_bulk(index, to, id, Bulk::Image),
+            Effect::Precopy {
+                id,
+                process,
+                to,
+                round,
+            } => self.precopy(index, id, process, to, round),
             Effect::Freeze { id, process, .. } => {
                 if let Some(instance) = self.hosts[index].instances.get_mut(&process) {
                     instance.freezing = Some(id);
@@ -192,15 +206,28 @@ impl World {
                     self.schedule_at(index, after, Local::Prepared(id));
                 }
             }
+            Bulk::Pages(pages) => {
+                let process = arrival.offer.process;
+                let bytes = pages.len() as u64 * PAGE_BYTES;
+                arrival.landed.extend(pages);
+                self.tell(index, Event::Landing { id });
+                if alive {
+                    self.precopied(from, id, process, bytes);
+                }
+            }
             Bulk::Snapshot(snapshot) => {
+                // Only what came as pages is in its memory.
+                let mut pages = std::mem::take(&mut arrival.landed);
                 let (process, epoch) = (arrival.offer.process, arrival.offer.epoch.next());
                 let me = self.hosts[index].id;
                 let config = stream_config();
                 let Snapshot {
-                    memory,
+                    mut memory,
                     listeners,
                     streams,
                 } = *snapshot;
+                pages.append(&mut memory.pages);
+                memory.pages = pages;
                 match Side::restore(process, me, epoch, listeners, streams, config) {
                     Err(error) => self.broken(format!("a snapshot is refused: {error}")),
                     Ok(mut side) => {
@@ -253,6 +280,7 @@ impl World {
             epoch,
             activity: Activity::Running,
             freezing: None,
+            dirty: None,
             memory,
             side,
             sealed: None,
@@ -275,9 +303,72 @@ impl World {
         let elsewhere = others.find(|other| self.hosts[*other].runs(process));
         let result = self.ledger.runs(process, index, epoch, work, elsewhere);
         self.note(result);
+        if let Some(instance) = self.hosts[index].instances.get(&process) {
+            let result = self.ledger.has(process, &instance.memory.pages);
+            self.note(result);
+        }
         let after = self.work_time();
         self.schedule_at(index, after, Local::Work(process, epoch));
         self.carry(index);
+    }
+
+    /// A process that runs writes some of its pages.
+    pub(crate) fn scribble(&mut self, index: usize, process: ProcessId) {
+        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
+            return;
+        };
+        if instance.activity != Activity::Running {
+            return;
+        }
+        for _ in 0..self.writes.u8(..3) {
+            let (page, value) = (self.writes.usize(..PAGES), self.writes.u64(..));
+            instance.memory.pages.insert(page, value);
+            if let Some((_, dirty)) = &mut instance.dirty {
+                dirty.insert(page);
+            }
+            self.ledger.writes(process, page, value);
+        }
+    }
+
+    /// Sends a round of a process's memory.
+    fn precopy(&mut self, index: usize, id: MoveId, process: ProcessId, to: NodeId, round: u32) {
+        let known = self.local_work("what it writes cannot be known here");
+        let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
+            return;
+        };
+        if let Err(reason) = known {
+            instance.dirty = None;
+            let result = Err(reason);
+            return self.tell(index, Event::Precopied { id, result });
+        }
+        let all = &instance.memory.pages;
+        let pages = match &instance.dirty {
+            Some((of, dirty)) if *of == id && round > 0 => {
+                let dirty = dirty.iter();
+                dirty
+                    .filter_map(|page| Some((*page, *all.get(page)?)))
+                    .collect()
+            }
+            _ => all.clone(),
+        };
+        instance.dirty = Some((id, BTreeSet::new()));
+        self.send_bulk(index, to, id, Bulk::Pages(pages));
+    }
+
+    /// A round has arrived.
+    fn precopied(&mut self, index: usize, id: MoveId, process: ProcessId, bytes: u64) {
+        self.scribble(index, process);
+        let instance = self.hosts[index].instances.get(&process);
+        let dirty = instance.and_then(|instance| instance.dirty.as_ref());
+        if let Some((_, dirty)) = dirty.filter(|(of, _)| *of == id) {
+            let round = Round {
+                bytes,
+                took: Duration::from_millis(50),
+                dirty: dirty.len() as u64 * PAGE_BYTES,
+            };
+            let result = Ok(round);
+            self.tell(index, Event::Precopied { id, result });
+        }
     }
 
     pub(crate) fn work(&mut self, index: usize, process: ProcessId, epoch: Epoch) {
@@ -306,8 +397,12 @@ impl World {
                 fails.map(|()| {
                     instance.activity = Activity::Sealed;
                     let (listeners, streams) = instance.side.seal();
+                    let mut memory = instance.memory.clone();
+                    if let Some((_, dirty)) = instance.dirty.take().filter(|(of, _)| *of == id) {
+                        memory.pages.retain(|page, _| dirty.contains(page));
+                    }
                     instance.sealed = Some(Snapshot {
-                        memory: instance.memory.clone(),
+                        memory,
                         listeners,
                         streams,
                     });

@@ -333,6 +333,7 @@ impl World {
 
     /// The process serves its clients: reads, answers, writes, and closes what has ended.
     pub(crate) fn serve(&mut self, index: usize, process: ProcessId) {
+        self.scribble(index, process);
         let most = self.random.usize(1..400);
         let Some(instance) = self.hosts[index].instances.get_mut(&process) else {
             return;

@@ -4,14 +4,15 @@
 //! seeded source. Whoever runs the same seed twice sees the same world twice.
 
 use crate::conditions::Conditions;
-use crate::host::{Clock, Host, Snapshot};
+use crate::host::{Clock, Host, Pages, Snapshot};
 use crate::ledger::Ledger;
 use crate::network::{Channel, Network};
-use migrate::{source, target};
+use migrate::{Plan, source, target};
 use node::{Config, Event, MoveState, Node, Reply, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
+use wire::api::Strategy;
 use wire::control::{Control, Member};
 use wire::frame::StreamFrame;
 use wire::snapshot::Hints;
@@ -100,6 +101,8 @@ impl fmt::Display for Report {
 #[derive(Clone, Debug)]
 pub(crate) enum Bulk {
     Image,
+    /// A round of memory.
+    Pages(Pages),
     Snapshot(Box<Snapshot>),
 }
 
@@ -168,8 +171,11 @@ pub struct World {
     pub seed: u64,
     /// The time.
     pub now: Duration,
-    /// The only source of choices.
+    /// The only source of choices, but for one kind.
     pub random: fastrand::Rng,
+    /// Of what processes write, and how they are moved: of a seed of its own, so that everything else
+    /// in a world does not hang on it.
+    pub(crate) writes: fastrand::Rng,
     /// How things fail.
     pub conditions: Conditions,
     /// The machines.
@@ -205,6 +211,7 @@ impl World {
             seed,
             now: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
+            writes: fastrand::Rng::with_seed(seed ^ (1 << 32)),
             conditions,
             hosts: ids.map(Host::new).collect(),
             directory,
@@ -413,9 +420,28 @@ impl World {
 
     /// Commands a move.
     pub fn migrate(&mut self, index: usize, process: ProcessId, to: usize) -> Token {
+        let strategy = match self.writes.u8(..3) {
+            0 => Strategy::Stop,
+            _ => Strategy::Precopy,
+        };
+        self.migrate_by(index, process, to, strategy)
+    }
+
+    /// The same, by this strategy.
+    pub fn migrate_by(
+        &mut self,
+        index: usize,
+        process: ProcessId,
+        to: usize,
+        strategy: Strategy,
+    ) -> Token {
         let id = MoveId(self.random.u64(..));
         let node = self.hosts[to].id;
-        let text = format!("migrate {process} to host {to}");
+        let text = format!("migrate {process} to host {to}, {strategy:?}");
+        let plan = Plan {
+            strategy,
+            ..Plan::default()
+        };
         self.command(index, &text, |token| Event::Migrate {
             token,
             id,
@@ -424,6 +450,7 @@ impl World {
             artefact: ArtefactId::default(),
             memory_bytes: 1 << 20,
             volumes: Vec::new(),
+            plan,
         })
     }
 

@@ -9,6 +9,7 @@ use sim::conditions::Conditions;
 use sim::network::Channel;
 use sim::{World, calm};
 use std::time::Duration;
+use wire::api::Strategy;
 use wire::control::{Control, Step};
 use wire::{Epoch, MoveId, ProcessId};
 
@@ -60,7 +61,7 @@ fn promise_in_source_state(state: source::State, fault: Fault) -> Promise {
     use Fault::*;
     use source::State::*;
     match state {
-        Offering | Preparing | Checking | Freezing | Sealed => match fault {
+        Offering | Preparing | Precopying | Checking | Freezing | Sealed => match fault {
             TargetDies | LinkLost | TargetRefuses | Cancelled => Promise::RunsOn,
             SourceDies => Promise::Lost,
             DirectoryDiesAndReturns | AnchorDies => Promise::Moved,
@@ -145,6 +146,7 @@ fn prelude_of(state: MoveState) -> Option<(MoveState, Fault)> {
             }
             source::State::Offering
             | source::State::Preparing
+            | source::State::Precopying
             | source::State::Checking
             | source::State::Freezing
             | source::State::Sealed
@@ -179,7 +181,7 @@ fn world(seed: u64) -> (World, Token, MoveId) {
     assert!(world.hosts[SOURCE].runs(PROCESS));
     world.connect(ANCHOR, PROCESS, 20_000);
     run_for(&mut world, Duration::from_millis(200));
-    let token = world.migrate(SOURCE, PROCESS, TARGET);
+    let token = world.migrate_by(SOURCE, PROCESS, TARGET, Strategy::Precopy);
     let node = world.hosts[SOURCE].node.as_ref().unwrap();
     let (id, ..) = node.moves().next().expect("the move has begun");
     (world, token, id)

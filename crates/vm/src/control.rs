@@ -4,7 +4,8 @@
 //! for a process that waits in a host call. A request made before the process runs counts too.
 
 use crate::image::Image;
-use crate::memory::Flag;
+use crate::machine::Machine;
+use crate::memory::{Flag, Slot, Window};
 use futures_util::task::AtomicWaker;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -52,6 +53,18 @@ impl Control {
         self.shared.folded.load(Ordering::Acquire)
     }
 
+    /// Its memories, in order, as seen from outside; none if it has no instance now.
+    pub fn windows(&self) -> Vec<Window> {
+        let Some(image) = self.shared.image.upgrade() else {
+            return Vec::new();
+        };
+        let slots = self.shared.slots();
+        let slots: Option<Vec<_>> = slots.iter().map(Weak::upgrade).collect();
+        let slots = slots.unwrap_or_default();
+        let pairs = slots.iter().zip(image.pages());
+        pairs.map(|(slot, pages)| Window::on(slot, pages)).collect()
+    }
+
     /// Ends the process: its `run` ends with `Outcome::Killed` soon, and so does every later one.
     pub fn kill(&self) {
         self.shared.request(KILL | FREEZE);
@@ -67,6 +80,8 @@ pub(crate) struct Shared {
     requests: AtomicU32,
     /// The flag of the instance that runs now.
     flag: Mutex<Option<Flag>>,
+    /// Where its memories lie.
+    slots: Mutex<Vec<Weak<Slot>>>,
     waker: AtomicWaker,
     /// Of a process that cannot be frozen: the engine whose code is interrupted to end it.
     interrupts: OnceLock<wasmtime::Engine>,
@@ -110,8 +125,15 @@ impl Shared {
         let _ = self.interrupts.set(engine.clone());
     }
 
-    /// Gives the flag of a new instance; a request that is open reaches it.
-    pub(crate) fn attach(&self, flag: Flag) {
+    fn slots(&self) -> MutexGuard<'_, Vec<Weak<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives flag and memories of a new instance; a request that is open reaches it.
+    pub(crate) fn attach(&self, machine: &Machine) {
+        let slots = machine.slots().iter().map(Arc::downgrade);
+        *self.slots() = slots.collect();
+        let flag = machine.flag.clone();
         let mut current = self.flag();
         if self.requests.load(Ordering::SeqCst) & FREEZE != 0 {
             flag.raise();
@@ -123,6 +145,7 @@ impl Shared {
     pub(crate) fn detach(&self) {
         let flag = self.flag().take();
         drop(flag);
+        self.slots().clear();
     }
 
     /// The process is frozen: the request is used up. A kill stays.

@@ -44,12 +44,14 @@ fn unreadable(error: impl std::fmt::Display) -> wasmtime::Error {
     wasmtime::Error::msg(format!("the folded state cannot be read: {error}"))
 }
 
-/// The state of an instance whose stack is frozen, and of its kernel; without its volumes.
+/// The state of an instance whose stack is frozen, and of its kernel, with these memories; without
+/// its volumes.
 pub(crate) fn snapshot(
     machine: &mut Machine,
     image: &Image,
     phase: Phase,
     kernel: wire::snapshot::Kernel,
+    memories: Vec<Memory>,
 ) -> wasmtime::Result<Snapshot> {
     let State {
         globals,
@@ -62,7 +64,7 @@ pub(crate) fn snapshot(
         frames: machine.frames()?.to_vec(),
         globals,
         references,
-        memories: machine.capture(image)?,
+        memories,
         kernel,
         volumes: Vec::new(),
     })
@@ -76,9 +78,8 @@ impl Folded {
         phase: Phase,
     ) -> wasmtime::Result<Folded> {
         let (kernel, kept) = machine.kernel().put_away();
-        let mut state = snapshot(machine, image, phase, kernel)?;
-        let memories = std::mem::take(&mut state.memories).into_iter();
-        let memories = memories.zip(image.pages());
+        let state = snapshot(machine, image, phase, kernel, Vec::new())?;
+        let memories = machine.capture(image)?.into_iter().zip(image.pages());
         let memories = memories.map(|(memory, pages)| Delta::of(memory, pages.bytes()));
         Ok(Folded {
             bytes: state.encode().into(),

@@ -4,7 +4,7 @@ use crate::code::Code;
 use crate::engine::{Engine, FRAMES_STACK_BYTES, Side};
 use crate::kernel::{FREEZING, Interface, MODULE};
 use crate::machine::{self, Part};
-use crate::memory::Pages;
+use crate::memory::{Landing, LandingError, Pages, Room};
 use crate::state::State;
 use freeze::interface::{ExportKind, Interface as Seam};
 use freeze::{Artefact, Chunk, InitialMemory, Slot};
@@ -89,6 +89,8 @@ pub struct Image {
     pages: Vec<Arc<Pages>>,
     initial_memories: Vec<Memory>,
     initial_state: State,
+    /// What the engine wants for each memory.
+    rooms: Vec<Room>,
     load_time: LoadTime,
 }
 
@@ -142,9 +144,12 @@ impl Engine {
             pages,
             initial_memories,
             initial_state: State::default(),
+            rooms: Vec::new(),
             load_time: LoadTime { pass, compile },
         };
-        image.initial_state = machine::initial_state(&image).map_err(failed)?;
+        let (initial_state, rooms) = machine::initial_state(&image).map_err(failed)?;
+        image.initial_state = initial_state;
+        image.rooms = rooms;
         if image.is_mobile() {
             image.compile_thaw()?;
         } else {
@@ -272,6 +277,19 @@ impl Image {
             .iter()
             .map(|memory| memory.minimum);
         pages.map(|pages| pages * WASM_PAGE_BYTES as u64).sum()
+    }
+
+    /// A place for the memory of a process of this image that comes from another node, with at most
+    /// `limit` bytes.
+    pub fn landing(&self, limit: u64) -> Result<Landing, LandingError> {
+        let limits = self.artefact.interface.memories.iter();
+        let most = limits.map(|limits| limits.maximum.unwrap_or(MAX_WASM_PAGES));
+        let most = most.map(|pages| pages.min(MAX_WASM_PAGES) * WASM_PAGE_BYTES as u64);
+        let memories = self.pages.iter().zip(&self.rooms).zip(most);
+        Landing::new(
+            memories.map(|((pages, room), most)| (pages, *room, most)),
+            limit,
+        )
     }
 
     /// Waits until the thaw module is compiled.

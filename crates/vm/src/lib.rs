@@ -50,6 +50,7 @@ pub use engine::{Backend, Config, Engine, EngineError, Polls, code_settings};
 pub use files::{FilesError, TreeBuilder, read_file};
 pub use image::{Image, LoadError, pass_options};
 pub use kernel::{KernelError, TreeError};
+pub use memory::{Landing, LandingError, PageReader, Tracker, Untracked, Window};
 pub use process::{Outcome, Process, SnapshotError, Trap};
 pub use snapshot::ThawError;
 pub use spec::Spec;

@@ -8,7 +8,7 @@ use crate::account::Meter;
 use crate::code::Exports;
 use crate::image::Image;
 use crate::kernel::{Context, Kernel, Killed};
-use crate::memory::{Budget, Flag, Pages, Slot, Source};
+use crate::memory::{Budget, Flag, Pages, Room, Slot, Source, Window};
 use crate::ports::Ports;
 use crate::state::{State, StateHandles};
 use std::pin::pin;
@@ -71,12 +71,17 @@ pub(crate) fn error(message: impl Into<String>) -> wasmtime::Error {
 }
 
 /// The state that an instance of the run module is made with, which is what a birth has.
-pub(crate) fn initial_state(image: &Image) -> wasmtime::Result<State> {
+/// And the room that the engine wants for each of the program's memories.
+pub(crate) fn initial_state(image: &Image) -> wasmtime::Result<(State, Vec<Room>)> {
     let budget = Arc::new(Budget::new(u64::MAX));
     let meter = Meter::new(0, 0, budget);
     let state = wire::snapshot::Kernel::default();
     let kernel = Kernel::load(state, Ports::nothing(), Arc::default(), meter)?;
-    Machine::new(image, Part::Run, kernel, Vec::new())?.save_state()
+    let mut machine = Machine::new(image, Part::Run, kernel, Vec::new())?;
+    let memories = machine.memories.iter();
+    let rooms = memories.map(|memory| Ok(machine.slot_of(memory)?.room()));
+    let rooms = rooms.collect::<wasmtime::Result<_>>()?;
+    Ok((machine.save_state()?, rooms))
 }
 
 /// Whether a future has asked to be polled again.
@@ -179,6 +184,14 @@ impl Machine {
         slot.ok_or_else(|| error("a memory lies in no slot"))
     }
 
+    /// Where the program's memories lie, in order.
+    pub(crate) fn slots(&self) -> &[Arc<Slot>] {
+        let (memories, _) = self
+            .slots
+            .split_at(self.memories.len().min(self.slots.len()));
+        memories
+    }
+
     /// Takes the instance apart: the kernel, and the memories for another instance.
     pub(crate) fn take_apart(self) -> (Kernel, Vec<Arc<Slot>>) {
         (self.store.into_data().kernel, self.slots)
@@ -218,6 +231,19 @@ impl Machine {
             Ok(pages.capture(self.slot_of(memory)?, memory.data(&self.store)))
         };
         memories.map(capture).collect()
+    }
+
+    /// The memories of a snapshot whose pages are told otherwise.
+    pub(crate) fn memories_of_image(&self) -> Vec<wire::snapshot::Memory> {
+        let sizes = self.memories.iter().map(|memory| memory.size(&self.store));
+        sizes.map(wire::snapshot::Memory::of_image).collect()
+    }
+
+    /// The memories as seen from outside.
+    pub(crate) fn windows(&self, image: &Image) -> wasmtime::Result<Vec<Window>> {
+        let memories = self.memories.iter().zip(image.pages());
+        let windows = memories.map(|(memory, pages)| Ok(Window::on(self.slot_of(memory)?, pages)));
+        windows.collect()
     }
 
     /// Bytes in the pages of the program's memories that were written.

@@ -17,8 +17,8 @@ use crate::control::{Control, Shared};
 use crate::fold::{self, Folded};
 use crate::image::Image;
 use crate::kernel::{ExitStatus, Kernel, Killed};
-use crate::machine::{Machine, Part, at_once};
-use crate::memory::{Budget, Source};
+use crate::machine::{Machine, Part, WASM_PAGE_BYTES, at_once};
+use crate::memory::{Budget, Landing, Source, Window};
 use crate::ports::Ports;
 use crate::snapshot::{ThawError, check};
 use crate::spec::Spec;
@@ -26,7 +26,7 @@ use crate::state::State;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use wire::snapshot::{FileTree, Phase, Reference, Snapshot};
+use wire::snapshot::{FileTree, Memory, Phase, Reference, Snapshot};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +165,36 @@ impl Process {
         snapshot: Snapshot,
         ports: Ports,
     ) -> Result<Process, ThawError> {
+        Process::thaw_in(image, snapshot, of_image(image), ports)
+    }
+
+    /// The same where its memory has landed. If any pages have, the snapshot must be one of a
+    /// process that has lent its memory.
+    pub fn thaw_landed(
+        image: &Arc<Image>,
+        snapshot: Snapshot,
+        landing: Landing,
+        ports: Ports,
+    ) -> Result<Process, ThawError> {
+        if landing.is_touched() {
+            let mut sizes = landing.sizes().zip(&snapshot.memories);
+            if !snapshot.memories.iter().all(Memory::is_of_image) {
+                return Err(ThawError::Landed("the snapshot has pages of its own"));
+            }
+            if sizes.any(|(landed, memory)| landed / WASM_PAGE_BYTES > memory.wasm_pages) {
+                return Err(ThawError::Landed("more has landed than it has memory"));
+            }
+        }
+        let slots = landing.into_slots().map(Source::Slot).collect();
+        Process::thaw_in(image, snapshot, slots, ports)
+    }
+
+    fn thaw_in(
+        image: &Arc<Image>,
+        snapshot: Snapshot,
+        sources: Vec<Source>,
+        ports: Ports,
+    ) -> Result<Process, ThawError> {
         check(image, &snapshot)?;
         if !snapshot.volumes.iter().eq(described(&ports)) {
             return Err(ThawError::Volumes);
@@ -178,7 +208,7 @@ impl Process {
             kernel,
             ..
         } = snapshot;
-        let mut process = Process::assemble(image, phase, kernel, of_image(image), ports)?;
+        let mut process = Process::assemble(image, phase, kernel, sources, ports)?;
         let Some(machine) = &mut process.machine else {
             return Ok(process);
         };
@@ -230,7 +260,7 @@ impl Process {
         if !image.is_mobile() {
             control.interrupt_instead(machine.store.engine());
         }
-        control.attach(machine.flag.clone());
+        control.attach(&machine);
         Ok(Process {
             machine: Some(Box::new(machine)),
             folded: None,
@@ -434,7 +464,7 @@ impl Process {
         let mut machine = Machine::new(&self.image, Part::Thaw, kernel, slots)?;
         machine.load_state(&state)?;
         machine.set_sp(frames)?;
-        self.control.attach(machine.flag.clone());
+        self.control.attach(&machine);
         self.machine = Some(Box::new(machine));
         Ok(())
     }
@@ -463,7 +493,7 @@ impl Process {
             Err(_) => {
                 // What raised it is dealt with.
                 machine.flag.lower();
-                self.control.attach(machine.flag.clone());
+                self.control.attach(&machine);
                 self.machine = Some(machine);
             }
         }
@@ -481,7 +511,7 @@ impl Process {
             let error = match unfolded {
                 Ok(machine) => {
                     self.control.set_folded(false);
-                    self.control.attach(machine.flag.clone());
+                    self.control.attach(&machine);
                     self.machine = Some(Box::new(machine));
                     break;
                 }
@@ -515,6 +545,18 @@ impl Process {
     /// The state of the process, which is frozen or not yet born. Seals its sockets: until it runs
     /// again, nothing is acknowledged or sent. May be called any number of times.
     pub fn snapshot(&mut self) -> Result<Snapshot, SnapshotError> {
+        let (snapshot, _) = self.sealed(false)?;
+        Ok(snapshot)
+    }
+
+    /// The same, but nothing of its memories is copied: they are to be read through windows for as
+    /// long as the process does not run, and the snapshot says of each page that it is the image's.
+    /// It is whole again where all pages that differ have landed (see [`Image::landing`]).
+    pub fn lend(&mut self) -> Result<(Snapshot, Vec<Window>), SnapshotError> {
+        self.sealed(true)
+    }
+
+    fn sealed(&mut self, lent: bool) -> Result<(Snapshot, Vec<Window>), SnapshotError> {
         if !self.image.is_mobile() {
             return Err(SnapshotError::Immobile);
         }
@@ -524,16 +566,32 @@ impl Process {
             _ => return Err(SnapshotError::Ended),
         };
         let failed = |error: wasmtime::Error| SnapshotError::Instance(format!("{error:#}"));
+        let mut windows = Vec::new();
         let (snapshot, volumes) = match (&self.folded, &mut self.machine) {
             (Some(folded), _) => (folded.snapshot(&self.image, &self.ports), folded.volumes()),
             (None, Some(machine)) => {
                 let (kernel, (_, volumes)) = machine.kernel().put_away();
-                let snapshot = fold::snapshot(machine, &self.image, phase, kernel);
+                let memories = match lent {
+                    true => {
+                        windows = machine.windows(&self.image).map_err(failed)?;
+                        machine.memories_of_image()
+                    }
+                    false => machine.capture(&self.image).map_err(failed)?,
+                };
+                let snapshot = fold::snapshot(machine, &self.image, phase, kernel, memories);
                 (snapshot, volumes)
             }
             (None, None) => return Err(SnapshotError::Ended),
         };
         let mut snapshot = snapshot.map_err(failed)?;
+        if lent && windows.is_empty() {
+            // Folded: what it had is a copy already.
+            for (memory, pages) in snapshot.memories.iter_mut().zip(self.image.pages()) {
+                let bytes = pages.whole(memory).map_err(|error| failed(error.into()))?;
+                windows.push(Window::of_copy(bytes, pages));
+                *memory = Memory::of_image(memory.wasm_pages);
+            }
+        }
         let descriptors = volumes.save(&snapshot.kernel.descriptors);
         snapshot.kernel.descriptors = descriptors.map_err(SnapshotError::Removed)?;
         snapshot.volumes = described(&self.ports).cloned().collect();
@@ -541,7 +599,7 @@ impl Process {
         (snapshot.kernel.cpu_ns, snapshot.kernel.freezes) = (accounts.cpu_ns, accounts.freezes);
         (snapshot.kernel.listeners, snapshot.kernel.streams) = self.ports.network.seal();
         self.sealed = true;
-        Ok(snapshot)
+        Ok((snapshot, windows))
     }
 
     /// Torture: freeze at the `polls`th poll or the `calls`th host call from now; 0 is never.

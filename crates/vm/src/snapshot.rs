@@ -82,6 +82,9 @@ pub enum ThawError {
         /// What is wrong.
         error: PageMapError,
     },
+    /// Not what belongs to the pages that have landed.
+    #[error("the pages that arrived do not belong to the snapshot: {0}")]
+    Landed(&'static str),
     /// The frozen stack is not one.
     #[error(transparent)]
     Frames(#[from] FrameError),

@@ -138,6 +138,9 @@ pub struct ProcessInfo {
     /// It has waited for long and keeps no more than it needs to go on.
     #[serde(default)]
     pub folded: bool,
+    /// While it is being moved: how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<MoveProgress>,
     /// Directories of its node that it uses.
     #[serde(default)]
     pub volumes: Vec<Volume>,
@@ -325,6 +328,67 @@ pub enum NodeState {
 pub struct MigrateRequest {
     /// The target, by name or id.
     pub to: String,
+    /// In which order memory goes.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// For how long the process may stand still, as far as that depends on its memory, in
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_ms: Option<u64>,
+    /// The most bytes per second that may be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
+}
+
+impl MigrateRequest {
+    /// To this node, with nothing said of how.
+    pub fn new(to: impl Into<String>) -> MigrateRequest {
+        MigrateRequest {
+            to: to.into(),
+            strategy: Strategy::default(),
+            downtime_ms: None,
+            bandwidth: None,
+        }
+    }
+}
+
+/// How far a move is, seen from its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveProgress {
+    /// The step: `offering`, `preparing`, `precopying`, `checking`, `freezing`, `sealed`, `proposing`,
+    /// `granted`.
+    pub phase: String,
+    /// Rounds of memory that were begun.
+    pub rounds: u32,
+    /// Bytes of memory that this round, or what is sent at last, began with.
+    pub bytes: u64,
+    /// How many of them are still to be looked at.
+    pub bytes_left: u64,
+}
+
+/// In which order the memory of a process goes to another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// All while the process stands still.
+    Stop,
+    /// While the process runs, then what it wrote meanwhile, and so on; the rest while it stands
+    /// still.
+    Precopy,
+    /// As `Precopy` if there is more memory than could be sent within the downtime.
+    #[default]
+    Auto,
+}
+
+/// A round in which memory was sent while the process ran.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// Bytes of the pages that the process wrote meanwhile.
+    pub dirty_bytes: u64,
 }
 
 /// How a move went.
@@ -338,8 +402,17 @@ pub struct MoveReport {
     pub to: NodeId,
     /// The epoch there.
     pub epoch: Epoch,
-    /// Bytes of the snapshot as sent.
+    /// Bytes sent in all.
     pub bytes: u64,
+    /// The part of them that was sent while it was frozen.
+    #[serde(default)]
+    pub frozen_bytes: u64,
+    /// Rounds in which memory was sent while it ran; none if it was stopped for all of it.
+    #[serde(default)]
+    pub rounds: Vec<RoundReport>,
+    /// If they did not come to what was wanted: why.
+    #[serde(default)]
+    pub complaint: Option<String>,
     /// From the freeze request to the report that it runs, in milliseconds.
     pub frozen_ms: f64,
     /// From the command to that report, in milliseconds.

@@ -11,7 +11,8 @@ use crate::link::{
     self, BulkHeader, FrameReader, Hello, Join, JoinReply, LinkError, Luggage, MAX_CONTROL,
     MAX_STREAM,
 };
-use crate::snapshot::{HEADER_BYTES, Snapshot, fix_header};
+use crate::pages::{Batch, PartWriter};
+use crate::snapshot::{HEADER_BYTES, PAGE_BYTES, PageKind, Snapshot, fix_header};
 use crate::ticket::Ticket;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,6 +125,37 @@ fn check_checkpoint(data: &[u8]) {
             assert_eq!(Checkpoint::decode(&again), Ok(checkpoint));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Batches of pages.
+pub fn pages(mut data: &[u8]) {
+    let mut writer = PartWriter::new();
+    while !data.is_empty() {
+        let before = data;
+        let batch = match Batch::take(&mut data) {
+            Ok(batch) => batch,
+            Err(error) => return assert!(!error.to_string().is_empty()),
+        };
+        // Written again it is the same.
+        let count = batch.pages() as usize;
+        let room = writer.pages(count);
+        let mut kinds = Vec::new();
+        for stretch in batch.stretches() {
+            assert_eq!(stretch.first, batch.first + kinds.len() as u64);
+            let at = kinds.len() * PAGE_BYTES;
+            let given = room.get_mut(at..at + stretch.given.len());
+            let given = given.expect("there is room for any batch in an empty part");
+            given.copy_from_slice(stretch.given);
+            kinds.extend((0..stretch.pages).map(|_| stretch.kind));
+        }
+        assert_eq!(kinds.len(), count);
+        let mut kinds = kinds.into_iter();
+        let kind_of = |_, _: &[u8]| kinds.next().unwrap_or(PageKind::Zero);
+        writer.append((batch.memory, batch.first), count, None, kind_of);
+        assert!(before.starts_with(writer.part()));
+        assert_eq!(before.len() - data.len(), writer.part().len());
+        writer.clear();
     }
 }
 

@@ -10,6 +10,7 @@ pub mod fuzzing;
 mod id;
 pub mod link;
 pub mod name;
+pub mod pages;
 pub mod snapshot;
 pub mod ticket;
 

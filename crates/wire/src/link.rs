@@ -25,7 +25,9 @@
 //! Control   wire::control::Control, both ways, until the connection ends
 //! Streams   wire::frame::StreamFrame, both ways, until the connection ends
 //! Bulk      from the caller any number of parts, then the connection ends;
-//!           a part is one BulkHeader, then that many raw bytes
+//!           a part is one BulkHeader, then that many raw bytes; memory comes as many parts of
+//!           pages (wire::pages), before the snapshot. To a mark the other side answers with one byte,
+//!           and to nothing else
 //! Api       raw bytes: an HTTP request forwarded to this node, and its response
 //! Join      one Join from the caller, one JoinReply back, then the connection ends
 //! ```
@@ -40,9 +42,10 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The newest version of the link's messages, which this code speaks by choice.
-pub const NEWEST_VERSION: u16 = 1;
-/// The oldest version of the link's messages that this code speaks.
-pub const OLDEST_VERSION: u16 = 1;
+pub const NEWEST_VERSION: u16 = 2;
+/// The oldest version of the link's messages that this code speaks. Version 1, in which memory was
+/// part of the snapshot, was never released.
+pub const OLDEST_VERSION: u16 = 2;
 /// The longest message on a control, bulk or join link, in bytes.
 pub const MAX_CONTROL: usize = 1 << 20;
 /// The longest message on a streams link, in bytes: a full `Data` and what is around it.
@@ -383,7 +386,7 @@ impl FrameReader {
 pub enum BulkKind {
     /// The module as given.
     Image,
-    /// A snapshot, encoded.
+    /// A snapshot, encoded. Of a process whose memory came as pages, what is left of it.
     Snapshot,
     /// A [`Luggage`], encoded as a message is. Comes before the snapshot.
     Luggage,
@@ -391,6 +394,10 @@ pub enum BulkKind {
     Log,
     /// The end of its log file, plain. Comes last.
     LogText,
+    /// Pages of its memory, as a part of [`crate::pages`]; any number of times before the snapshot.
+    Pages,
+    /// Nothing. The receiver answers with one byte, whichever, when what came before has landed.
+    Mark,
 }
 
 /// What a node knows of a process that is no state of the process itself, and goes along when it

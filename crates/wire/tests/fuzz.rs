@@ -15,7 +15,8 @@ use wire::link::{
     BulkHeader, BulkKind, Hello, Join, JoinReply, LinkKind, Luggage, MAX_CONTROL, Secret,
     write_frame,
 };
-use wire::snapshot::{Binding, Digest, LeftOut, Volume};
+use wire::pages::PartWriter;
+use wire::snapshot::{Binding, Digest, LeftOut, PageKind, Volume};
 use wire::ticket::Ticket;
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId, StreamId, fuzzing};
 
@@ -58,6 +59,25 @@ fn no_bytes_break_the_snapshot_decoder() {
         ("references", with_references().encode()),
     ];
     run("snapshot", fuzzing::snapshot, seeds);
+}
+
+#[test]
+fn no_bytes_break_the_reading_of_pages() {
+    use PageKind::{Given, Image, Zero};
+    let part = |batches: &[&[PageKind]]| {
+        let mut writer = PartWriter::new();
+        for kinds in batches {
+            let kind_of = |number: u64, _: &[u8]| kinds[number as usize - 5];
+            writer.append((1, 5), kinds.len(), None, kind_of);
+        }
+        writer.part().to_vec()
+    };
+    let all = [Zero, Image, Given, Image, Zero, Zero];
+    let seeds = vec![
+        ("all-kinds", part(&[&all])),
+        ("several", part(&[&[Zero; 64], &[Image], &all])),
+    ];
+    run("pages", fuzzing::pages, seeds);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn frames_are_exactly_these_bytes() {
     Hello::new(LinkKind::Streams, "a", 3)
         .write_frame(&mut bytes)
         .unwrap();
-    assert_eq!(bytes, b"\x0c\0\0\0LMSA\x01\0\x01\0\x01\x01a\x03");
+    assert_eq!(bytes, b"\x0c\0\0\0LMSA\x02\0\x02\0\x01\x01a\x03");
     bytes.clear();
     let frame = StreamFrame {
         process: ProcessId(1),
@@ -113,13 +113,13 @@ fn hellos_agree_on_the_newest_version_that_both_speak() {
 fn a_hello_of_a_later_version_may_say_more() {
     let mut hello = Hello::new(LinkKind::Control, "north", 9);
     let mut bytes = Vec::new();
-    hello.versions.newest = 2;
+    hello.versions.newest = Versions::OURS.newest + 1;
     hello.write_frame(&mut bytes).unwrap();
     bytes.extend(b"more");
     assert_eq!(Hello::decode(&bytes[4..]), Ok(hello.clone()));
-    assert_eq!(hello.agree(), Ok(1));
+    assert_eq!(hello.agree(), Ok(Versions::OURS.newest));
 
-    hello.versions.newest = 1;
+    hello.versions.newest = Versions::OURS.newest;
     bytes.clear();
     hello.write_frame(&mut bytes).unwrap();
     bytes.extend(b"more");

@@ -4,16 +4,17 @@ use super::Context;
 use crate::failure::{Failure, code};
 use crate::listen::Listen;
 use crate::output;
-use crate::progress::during;
+use crate::progress::{during, during_move};
 use crate::signals::asked_to_end;
 use crate::{input, values};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use daemon::client::ClientError;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
+use wire::api::MigrateRequest;
 
 /// Move a process to another node; its connections stay open
 ///
@@ -24,8 +25,16 @@ use tokio::io::AsyncWriteExt;
 Examples:
   limosa migrate bank --to two
   limosa migrate bank --to two --json
+  limosa migrate bank --to two --strategy precopy --downtime-ms 10 --bandwidth 50M
 
-If the target refuses, dies or vanishes before the process is handed over, the process goes on
+Strategies:
+  stop     the process stands still while all of its memory is sent
+  precopy  its memory is sent while it runs, then what it wrote meanwhile, and so on, until the rest
+           can be sent within the downtime that is wanted; if it writes as fast as the link carries,
+           it stands still for what is left, and that is said
+  auto     precopy, if there is more memory than can be sent within that downtime
+
+Ctrl-C calls the move off, as long as the process is not handed over. If the target refuses, dies or vanishes before the process is handed over, the process goes on
 where it is, and the reason is said.")]
 pub struct Migrate {
     /// Name, id, or the first digits of the id
@@ -34,14 +43,51 @@ pub struct Migrate {
     /// The node to move to: name, id, or the first digits of the id
     #[arg(long, value_name = "NODE", value_parser = values::reference)]
     to: String,
+    /// In which order its memory goes
+    #[arg(long, value_enum, default_value_t)]
+    strategy: Strategy,
+    /// For how long it may stand still, as far as that depends on its memory [default: 20]
+    #[arg(long, value_name = "N")]
+    downtime_ms: Option<u64>,
+    /// The most that may be sent per second, as in 50M or 400Mbit
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    bandwidth: Option<u64>,
+}
+
+/// As [`wire::api::Strategy`].
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Strategy {
+    Stop,
+    Precopy,
+    #[default]
+    Auto,
 }
 
 impl Migrate {
     pub async fn perform(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let Migrate { process, to } = &self;
+        let Migrate { process, to, .. } = &self;
+        let request = MigrateRequest {
+            to: to.clone(),
+            strategy: match self.strategy {
+                Strategy::Stop => wire::api::Strategy::Stop,
+                Strategy::Precopy => wire::api::Strategy::Precopy,
+                Strategy::Auto => wire::api::Strategy::Auto,
+            },
+            downtime_ms: self.downtime_ms,
+            bandwidth: self.bandwidth,
+        };
         let message = format!("moving {process} to {to}");
-        let report = during(&message, client.migrate(process, to)).await;
+        let moving = client.migrate_as(process, &request);
+        let report = tokio::select! {
+            report = during_move(&client, process, &message, moving) => report,
+            signal = asked_to_end() => {
+                return Err(Failure::with_code(signal, format!(
+                    "the move is called off; {process} goes on where it is, unless it was handed \
+                     over already: see `limosa inspect {process}`"
+                )));
+            }
+        };
         let report = report.map_err(|error| match error {
             ClientError::Protocol(reason) => Failure::new(format!(
                 "the node went away while it moved {process} ({reason}): what became of {process} \
@@ -52,12 +98,27 @@ impl Migrate {
         if context.json {
             return output::json(&report);
         }
+        let frozen = output::milliseconds(report.frozen_ms);
+        let total = output::milliseconds(report.total_ms);
+        let bytes = output::bytes(report.bytes);
+        let rounds = match report.rounds.len() {
+            0 => String::new(),
+            1 => format!(
+                ", all but {} while it ran",
+                output::bytes(report.frozen_bytes)
+            ),
+            count => format!(
+                ", all but {} in {count} rounds while it ran",
+                output::bytes(report.frozen_bytes)
+            ),
+        };
         output::line(&format!(
-            "{process} runs on {to}: {} moved, frozen for {}, {} in all",
-            output::bytes(report.bytes),
-            output::milliseconds(report.frozen_ms),
-            output::milliseconds(report.total_ms)
-        ))
+            "{process} runs on {to}: {bytes} moved{rounds}, frozen for {frozen}, {total} in all"
+        ))?;
+        if let Some(complaint) = &report.complaint {
+            output::note(&format!("limosa: {complaint}"));
+        }
+        Ok(())
     }
 }
 

@@ -14,14 +14,16 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::IntoResponse;
 use futures_util::future::join_all;
+use migrate::Plan;
+use migrate::rounds::Round;
 use node::event::{Event, Failure, Reply};
 use overlay::membership::Health;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::api::{MigrateRequest, MoveReport};
+use wire::api::{MigrateRequest, MoveReport, RoundReport};
 use wire::directory::Record;
-use wire::{MoveId, NodeId};
+use wire::{MoveId, NodeId, ProcessId};
 
 /// How long a process that is between two nodes is looked for.
 const LOOKING: Duration = Duration::from_secs(10);
@@ -63,6 +65,7 @@ pub enum Action {
     Checkpoint,
     Migrate {
         to: NodeId,
+        plan: Plan,
     },
 }
 
@@ -167,8 +170,13 @@ async fn ask(core: &Core, node: NodeId, id: &str, action: &Action) -> Answer {
             (Method::PUT, rest, Body::empty())
         }
         Action::Checkpoint => (Method::POST, "/checkpoint".to_owned(), Body::empty()),
-        Action::Migrate { to } => {
-            let request = MigrateRequest { to: to.to_string() };
+        Action::Migrate { to, plan } => {
+            let request = MigrateRequest {
+                to: to.to_string(),
+                strategy: plan.strategy,
+                downtime_ms: u64::try_from(plan.downtime.as_millis()).ok(),
+                bandwidth: plan.bandwidth,
+            };
             let body = serde_json::to_vec(&request).map_err(Refusal::internal)?;
             (Method::POST, "/migrate".to_owned(), Body::from(body))
         }
@@ -199,7 +207,7 @@ async fn perform(core: &Arc<Core>, managed: &Arc<Managed>, action: &Action) -> D
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         Action::Checkpoint => checkpoint(core, managed).await,
-        Action::Migrate { to } => migrate(core, managed, *to).await,
+        Action::Migrate { to, plan } => migrate(core, managed, *to, *plan).await,
     }
 }
 
@@ -368,7 +376,23 @@ async fn checkpoint(core: &Arc<Core>, managed: &Arc<Managed>) -> Done {
     Ok(start::checkpoint_file(core, managed, sealed).await?)
 }
 
-async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
+/// Calls the move of a process off, if nobody waits for its end any more.
+struct Wanted<'a> {
+    core: &'a Core,
+    process: ProcessId,
+    over: bool,
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            let (process, reason) = (self.process, "who asked for it has gone".to_owned());
+            self.core.node.event(Event::Cancel { process, reason });
+        }
+    }
+}
+
+async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId, plan: Plan) -> Done {
     let ended = || {
         let message = format!(
             "process {} has ended; there is nothing to move",
@@ -384,6 +408,11 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
     let (process, artefact) = (managed.id, managed.artefact);
     let volumes = managed.volumes.clone();
     let memory_bytes = managed.memory_bytes();
+    let mut wanted = Wanted {
+        core,
+        process,
+        over: false,
+    };
     let reply = core
         .node
         .command(move |token| Event::Migrate {
@@ -394,8 +423,10 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
             artefact,
             memory_bytes,
             volumes,
+            plan,
         })
         .await;
+    wanted.over = true;
     let reply = match reply {
         // It has ended since.
         Err(Failure::UnknownProcess(_)) if managed.has_ended() => return ended(),
@@ -403,7 +434,9 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
     };
     let Reply::Moved {
         epoch,
-        bytes,
+        bytes: frozen_bytes,
+        rounds,
+        complaint,
         frozen,
         total,
     } = reply
@@ -415,11 +448,22 @@ async fn migrate(core: &Arc<Core>, managed: &Arc<Managed>, to: NodeId) -> Done {
         from: core.me(),
         to,
         epoch,
-        bytes,
+        bytes: frozen_bytes + rounds.iter().map(|round| round.bytes).sum::<u64>(),
+        frozen_bytes,
+        rounds: rounds.iter().map(told).collect(),
+        complaint,
         frozen_ms: frozen.as_secs_f64() * 1e3,
         total_ms: total.as_secs_f64() * 1e3,
     };
     Ok(json(StatusCode::OK, &report)?)
+}
+
+fn told(round: &Round) -> RoundReport {
+    RoundReport {
+        bytes: round.bytes,
+        took_ms: round.took.as_secs_f64() * 1e3,
+        dirty_bytes: round.dirty,
+    }
 }
 
 /// What can be done with a process whose node is gone.

@@ -350,6 +350,7 @@ pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
         listeners: Vec::new(),
         connections: 0,
         folded: false,
+        moving: None,
         volumes: Vec::new(),
         accounts: ProcessAccounts::default(),
     }

@@ -29,6 +29,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use extract::{Named, Params};
+use migrate::Plan;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,9 @@ use wire::{NodeId, ProcessId};
 const MAX_SMALL_BODY: usize = 64 << 10;
 /// How long `stop` waits for connections if not told otherwise.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes per second that a move may be held to: with less it would not end.
+const LEAST_BANDWIDTH: u64 = 64 << 10;
 
 /// How long another node may take to open listeners again.
 const REOPENING: Duration = Duration::from_secs(5);
@@ -202,7 +206,20 @@ async fn migrate(
 ) -> Answer {
     // Names are resolved here, by the view of the node that was asked.
     let to = context.core.fleet.borrow().find(&request.to)?;
-    act(&context, &process, Action::Migrate { to }).await
+    let usual = Plan::default();
+    let plan = Plan {
+        strategy: request.strategy,
+        downtime: request
+            .downtime_ms
+            .map_or(usual.downtime, Duration::from_millis),
+        bandwidth: request.bandwidth,
+    };
+    if plan.bandwidth.is_some_and(|limit| limit < LEAST_BANDWIDTH) {
+        let least = LEAST_BANDWIDTH >> 10;
+        let message = format!("a move needs a bandwidth of at least {least} KiB per second");
+        return Err(Refusal::bad_request(message));
+    }
+    act(&context, &process, Action::Migrate { to, plan }).await
 }
 
 /// Between nodes: a process that is being stopped takes no more connections.

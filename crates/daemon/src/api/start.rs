@@ -291,7 +291,7 @@ impl Start {
                 Origin::Birth(birth) => {
                     Sockets::new(&core.switch, id, Epoch(1), birth.listeners.iter().cloned())
                 }
-                Origin::Snapshot(snapshot) => {
+                Origin::Snapshot(snapshot, _) => {
                     Sockets::restored(&core.switch, id, Epoch(1), &snapshot.kernel)
                 }
             };
@@ -593,7 +593,7 @@ async fn restore_here(
         volumes,
         weight: Weight::default(),
     };
-    let origin = Origin::Snapshot(Box::new(snapshot));
+    let origin = Origin::Snapshot(Box::new(snapshot), None);
     start.perform(core, origin).await
 }
 

@@ -1,10 +1,11 @@
-//! Bulk links: the image and the snapshot of one move, outside of everything else's way.
+//! Bulk links: image, memory and snapshot of one move, outside of everything else's way.
 //!
 //! A link carries parts, each a header and that many raw bytes. It is dialled before the process
 //! is frozen, so that the handshake is not in its downtime.
 
 use super::transport::{Secured, read_frame};
 use super::{Dialler, OpenError};
+use bytes::Buf;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,9 +61,35 @@ impl BulkOut {
         write(&mut self.stream, &small).await?;
         timeout(STALL, self.stream.flush()).await.map_err(stalled)?
     }
-}
 
-impl BulkOut {
+    /// Waits until all pages that were sent have landed.
+    pub async fn mark(&mut self) -> io::Result<()> {
+        self.send_part(BulkKind::Mark, &[]).await?;
+        let mut answer = [0];
+        let answered = timeout(IDLE, self.stream.read_exact(&mut answer));
+        answered.await.map_err(stalled)??;
+        Ok(())
+    }
+
+    /// Sends one part that lies in one piece, with its header in one go.
+    pub async fn send_part(&mut self, what: BulkKind, bytes: &[u8]) -> io::Result<()> {
+        let header = BulkHeader {
+            id: self.id,
+            what,
+            length: bytes.len() as u64,
+        };
+        let mut head = Vec::with_capacity(32);
+        write_frame(&header, MAX_CONTROL, &mut head).map_err(io::Error::other)?;
+        let mut whole = Buf::chain(&head[..], bytes);
+        while whole.has_remaining() {
+            let written = timeout(STALL, self.stream.write_buf(&mut whole));
+            if written.await.map_err(stalled)?? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        timeout(STALL, self.stream.flush()).await.map_err(stalled)?
+    }
+
     /// Closes the link in order: nothing more comes.
     pub async fn finish(mut self) {
         // What was to arrive has arrived; how the link ends is of no account.
@@ -92,6 +119,36 @@ pub async fn next_header(stream: &mut Secured) -> io::Result<Option<BulkHeader>>
         Some(message) => decode(&message).map(Some).map_err(io::Error::other),
         None => Ok(None),
     }
+}
+
+/// Answers a mark.
+pub async fn answer_mark(stream: &mut Secured) -> io::Result<()> {
+    write(stream, &[0]).await?;
+    timeout(STALL, stream.flush()).await.map_err(stalled)?
+}
+
+/// Reads the bytes of a part into `buffer`, which it must fit into, and gives them.
+pub async fn read_part_into<'a>(
+    stream: &mut Secured,
+    length: u64,
+    buffer: &'a mut [u8],
+) -> io::Result<&'a [u8]> {
+    let most = buffer.len() as u64;
+    let length = usize::try_from(length).ok();
+    let part = length.and_then(|length| buffer.get_mut(..length));
+    let part = part.ok_or_else(|| {
+        let reason = format!("a part where at most {most} bytes are allowed");
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    })?;
+    let mut at = 0;
+    while let Some(rest) = part.get_mut(at..).filter(|rest| !rest.is_empty()) {
+        let read = timeout(STALL, stream.read(rest)).await.map_err(stalled)??;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at += read;
+    }
+    Ok(part)
 }
 
 /// Reads the bytes of a part, at most `limit`.

@@ -15,6 +15,7 @@ pub mod control;
 pub mod identity;
 pub mod join;
 pub mod keep;
+pub mod raw;
 pub mod streams;
 pub mod tally;
 pub mod tied;

@@ -22,6 +22,7 @@ use crate::accounts;
 use crate::accounts::resident::{self, Resident};
 use crate::executor::weight::Weight;
 use crate::executor::{Executor, SystemEntropy, Traits, yield_now};
+use crate::moves::pages::Progress;
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +31,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use vm::ports::{Ports, Stdio};
-use vm::{Control, Image, Meter, Outcome, Process};
-use wire::api::{ListenerInfo, ProcessAccounts, ProcessInfo, ProcessState};
+use vm::{Control, Image, Landing, Meter, Outcome, Process, Window};
+use wire::api::{ListenerInfo, MoveProgress, ProcessAccounts, ProcessInfo, ProcessState};
 use wire::snapshot::{Hints, Snapshot, Volume};
 use wire::{ArtefactId, Epoch, ImageId, MoveId, NodeId, ProcessId};
 
@@ -48,8 +49,8 @@ pub const STOPPED: i32 = 143;
 pub enum Origin {
     /// Its birth.
     Birth(Box<vm::Spec>),
-    /// A state written down earlier.
-    Snapshot(Box<Snapshot>),
+    /// A state written down earlier; or one that came from another node, and its memory.
+    Snapshot(Box<Snapshot>, Option<Landing>),
 }
 
 /// All that a new handle needs.
@@ -147,7 +148,7 @@ impl Intents {
 /// What a process's task reports. Calls come from a worker and must not block.
 pub trait Reports: Send + Sync + 'static {
     /// It froze for a move; or it ended before that.
-    fn frozen(&self, process: &Arc<Managed>, id: MoveId, result: Result<Arc<Sealed>, String>);
+    fn frozen(&self, process: &Arc<Managed>, id: MoveId, result: Result<Box<Sealed>, String>);
     /// It has ended.
     fn ended(&self, process: &Arc<Managed>);
 }
@@ -186,6 +187,8 @@ pub struct Managed {
     status: watch::Sender<Status>,
     control: OnceLock<Control>,
     commands: UnboundedSender<Command>,
+    /// The step of its move, rounds of memory so far, and how far this one is.
+    moving: Mutex<Option<(String, u32, Progress)>>,
     intents: Mutex<Intents>,
     /// Its end is nobody's business: it was dropped, or never this node's.
     silent: AtomicBool,
@@ -225,6 +228,7 @@ impl Managed {
             })),
             control: OnceLock::new(),
             commands,
+            moving: Mutex::default(),
             intents: Mutex::default(),
             silent: AtomicBool::new(false),
         })
@@ -282,6 +286,7 @@ impl Managed {
             status: watch::Sender::new(Status::Starting),
             control: OnceLock::new(),
             commands,
+            moving: Mutex::default(),
             intents: Mutex::default(),
             silent: AtomicBool::new(false),
         });
@@ -296,7 +301,7 @@ impl Managed {
         let traits = Traits {
             weight: launch.weight,
             // The clients of one that arrives wait for it.
-            urgent: matches!(launch.origin, Origin::Snapshot(_)),
+            urgent: matches!(launch.origin, Origin::Snapshot(..)),
             yields: Some(Box::new(move || {
                 if let Some(control) = yielding.control.get() {
                     control.freeze();
@@ -352,6 +357,12 @@ impl Managed {
         meter.map_or(0, |meter| meter.read().file_bytes)
     }
 
+    /// Its memory as seen from outside; nothing if it has no instance now.
+    pub fn windows(&self) -> Vec<Window> {
+        let control = self.control.get();
+        control.map(Control::windows).unwrap_or_default()
+    }
+
     fn freezes(&self) -> u64 {
         let meter = self.meter.get();
         meter.map_or(self.earlier_freezes, |meter| meter.read().freezes)
@@ -365,6 +376,39 @@ impl Managed {
         self.set_status(Status::Running);
         // Its task is over only if the process has ended.
         let _ = self.commands.send(Command::Continue);
+    }
+
+    /// How far the move that begins now is.
+    pub fn show_progress(&self, memory: Progress) {
+        let phase = "offering".to_owned();
+        *self.moving() = Some((phase, 0, memory));
+    }
+
+    fn moving(&self) -> MutexGuard<'_, Option<(String, u32, Progress)>> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A move of it has come to this.
+    pub fn enter_phase(&self, phase: &str) {
+        let mut moving = self.moving();
+        if phase == "over" {
+            *moving = None;
+        } else if let Some((shown, rounds, _)) = &mut *moving {
+            *shown = phase.to_owned();
+            *rounds += u32::from(phase == "precopying");
+        }
+    }
+
+    fn move_progress(&self) -> Option<MoveProgress> {
+        let moving = self.moving();
+        let (phase, rounds, memory) = moving.as_ref()?;
+        let (bytes, bytes_left) = memory.read();
+        Some(MoveProgress {
+            phase: phase.clone(),
+            rounds: *rounds,
+            bytes,
+            bytes_left,
+        })
     }
 
     /// It is being moved, or no longer.
@@ -534,6 +578,9 @@ impl Managed {
             },
             connections: self.sockets.connections(),
             folded: state == ProcessState::Running && self.is_folded(),
+            moving: self
+                .move_progress()
+                .filter(|_| state == ProcessState::Moving),
             volumes: self.volumes.clone(),
             accounts: self.accounts(),
         }
@@ -559,8 +606,12 @@ impl Runner {
             Origin::Birth(spec) => {
                 Process::start(image, &spec, ports).map_err(|error| error.to_string())
             }
-            Origin::Snapshot(snapshot) => {
-                Process::thaw(image, *snapshot, ports).map_err(|error| error.to_string())
+            Origin::Snapshot(snapshot, landing) => {
+                let thawed = match landing {
+                    None => Process::thaw(image, *snapshot, ports),
+                    Some(landing) => Process::thaw_landed(image, *snapshot, landing, ports),
+                };
+                thawed.map_err(|error| error.to_string())
             }
         };
         let mut process = match made {
@@ -667,16 +718,19 @@ impl Runner {
             yield_now().await;
             return Some(());
         }
-        let snapshot = process.snapshot().map(Arc::new);
-        let snapshot = snapshot.map_err(|error| error.to_string());
-        for waiting in checkpoints {
-            let _ = waiting.send(snapshot.clone());
+        if !checkpoints.is_empty() {
+            let snapshot = process.snapshot().map(Arc::new);
+            let snapshot = snapshot.map_err(|error| error.to_string());
+            for waiting in checkpoints {
+                let _ = waiting.send(snapshot.clone());
+            }
         }
         let Some((id, kept)) = moving else {
             return Some(());
         };
+        let lent = process.lend().map_err(|error| error.to_string());
         // Here, because a large kernel section must not keep the node's loop from its other work.
-        let sealed = snapshot.map(|snapshot| Arc::new(Sealed::new(snapshot, &kept)));
+        let sealed = lent.map(|(head, memories)| Box::new(Sealed::new(head, memories, &kept)));
         // Without a state there is no move, and the process runs on; if others have decided that
         // already, their command is on its way.
         let runs_on = sealed.is_err() && self.managed.unseal();

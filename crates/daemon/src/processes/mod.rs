@@ -403,6 +403,7 @@ impl Processes {
     pub fn progress(&self, process: ProcessId, phase: &str) {
         if let Some(managed) = self.running(process) {
             managed.set_moving(phase != "over");
+            managed.enter_phase(phase);
         }
     }
 
@@ -478,7 +479,7 @@ impl Drop for Reserved {
 }
 
 impl Reports for Processes {
-    fn frozen(&self, _process: &Arc<Managed>, id: MoveId, result: Result<Arc<Sealed>, String>) {
+    fn frozen(&self, _process: &Arc<Managed>, id: MoveId, result: Result<Box<Sealed>, String>) {
         self.node.tell(Input::Frozen { id, result });
     }
 

@@ -1,36 +1,39 @@
 //! The state of a process that is frozen for a move, ready to be sent.
 
 use std::sync::Arc;
+use vm::Window;
 use wire::snapshot::{Chunk, Encoded, Hints, LeftOut, Snapshot};
 
 /// What is sent, and what is kept here once the process is gone.
 #[derive(Debug)]
 pub struct Sealed {
+    /// Its memory, which stays where it is, and goes first.
+    pub memories: Vec<Window>,
     encoded: Encoded,
     left_out: Vec<LeftOut>,
     chunks: Vec<Chunk>,
 }
 
 impl Sealed {
-    /// Of a snapshot, without those parts of its files that the target has. A snapshot that others
-    /// use too is sent whole.
-    pub fn new(mut snapshot: Arc<Snapshot>, kept: &Hints) -> Sealed {
+    /// Of a snapshot that has lent its memory, without those parts of its files that the target has.
+    pub fn new(mut snapshot: Snapshot, memories: Vec<Window>, kept: &Hints) -> Sealed {
         let chunks = snapshot.kernel.files.chunks_to_keep().cloned().collect();
-        let own = Arc::get_mut(&mut snapshot);
-        let left_out = own.map(|snapshot| snapshot.kernel.files.leave_out(kept));
+        let left_out = snapshot.kernel.files.leave_out(kept);
         Sealed {
-            encoded: Encoded::for_link(snapshot),
-            left_out: left_out.unwrap_or_default(),
+            memories,
+            encoded: Encoded::for_link(Arc::new(snapshot)),
+            left_out,
             chunks,
         }
     }
 
-    /// Bytes that are sent.
+    /// Bytes that are sent, at most.
     pub fn total_bytes(&self) -> u64 {
-        self.encoded.total_bytes()
+        let memories = self.memories.iter().map(Window::size);
+        memories.sum::<u64>() + self.encoded.total_bytes()
     }
 
-    /// What is sent, in order.
+    /// What is sent after the memory, in order.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.encoded.slices()
     }

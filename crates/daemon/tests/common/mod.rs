@@ -92,19 +92,29 @@ const WORKERS: usize = 2;
 #[derive(Clone, Default)]
 pub struct Steps(Arc<Mutex<Option<Step>>>);
 
-type Step = (&'static str, Box<dyn FnOnce() + Send>);
+/// Which state, how often it is entered before, and what is done then.
+type Step = (&'static str, usize, Box<dyn FnOnce() + Send>);
 
 impl Steps {
     /// The next time a move of this node enters this state.
     pub fn at(&self, phase: &'static str, act: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some((phase, Box::new(act)));
+        self.at_nth(phase, 0, act);
+    }
+
+    /// The same when it enters it after it has entered it so many times.
+    pub fn at_nth(&self, phase: &'static str, count: usize, act: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some((phase, count, Box::new(act)));
     }
 
     fn enter(&self, phase: &str) {
         let mut waiting = self.0.lock().unwrap();
-        if waiting.as_ref().is_some_and(|(at, _)| *at == phase) {
-            let (_, act) = waiting.take().unwrap();
-            act();
+        match &mut *waiting {
+            Some((at, 0, _)) if *at == phase => {
+                let (_, _, act) = waiting.take().unwrap();
+                act();
+            }
+            Some((at, count, _)) if *at == phase => *count -= 1,
+            _ => {}
         }
     }
 
@@ -139,6 +149,12 @@ impl Node {
     }
 
     pub async fn start(name: &str, ticket: Option<&str>) -> Result<Node, RunError> {
+        let (config, state) = Node::config(name, ticket);
+        Node::with(config, state).await
+    }
+
+    /// What a node is started with.
+    pub fn config(name: &str, ticket: Option<&str>) -> (NodeConfig, TempDir) {
         let state = tempfile::tempdir().unwrap();
         let config = NodeConfig {
             state_dir: state.path().join("state"),
@@ -147,7 +163,7 @@ impl Node {
             join: ticket.map(|ticket| ticket.parse().unwrap()),
             ..NodeConfig::default()
         };
-        Node::with(config, state).await
+        (config, state)
     }
 
     /// Starts a node again with what a crash has left. Its tasks let go of the lock one by one.

@@ -1,5 +1,5 @@
-//! Which pages of a mapping are its own, that is, have been written: asked of the system by
-//! `PAGEMAP_SCAN` (Linux 6.7 and later).
+//! Which pages of a mapping are its own, that is, have been written, or were written since the last
+//! look: asked of the system by `PAGEMAP_SCAN` (Linux 6.7 and later).
 //!
 //! A page of a private mapping is its own once it has been written; until then it is not there, or
 //! is a page of the file, or the system's page of zeros. So own pages are those that are present or
@@ -16,10 +16,15 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+const IS_WRITTEN: u64 = 1 << 1;
 const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
 const IS_SWAPPED: u64 = 1 << 4;
 const IS_PFNZERO: u64 = 1 << 5;
+
+/// Protects the pages that it tells, where that is registered to be done, and fails elsewhere.
+const PROTECT: u64 = 1 << 0;
+const CHECK_PROTECTION: u64 = 1 << 1;
 
 /// The system's `struct page_region`.
 #[repr(C)]
@@ -32,7 +37,7 @@ pub(super) struct Region {
 
 /// The system's `struct pm_scan_arg`.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Arguments {
     size: u64,
     flags: u64,
@@ -46,6 +51,26 @@ struct Arguments {
     category_mask: u64,
     category_anyof_mask: u64,
     return_mask: u64,
+}
+
+impl Arguments {
+    fn own_pages() -> Arguments {
+        Arguments {
+            category_inverted: IS_FILE | IS_PFNZERO,
+            category_mask: IS_FILE | IS_PFNZERO,
+            category_anyof_mask: IS_PRESENT | IS_SWAPPED,
+            ..Arguments::default()
+        }
+    }
+
+    fn take_written() -> Arguments {
+        Arguments {
+            flags: PROTECT | CHECK_PROTECTION,
+            category_mask: IS_WRITTEN,
+            category_anyof_mask: IS_PRESENT | IS_SWAPPED,
+            ..Arguments::default()
+        }
+    }
 }
 
 struct Scan(Arguments);
@@ -118,7 +143,11 @@ impl Pagemap {
         let mut pieces = Vec::new();
         // One more than is wanted, to see whether there are more.
         let pages = most / rustix::param::page_size() + 1;
-        let (found, end) = self.scan(space, &range, pages, regions)?;
+        let what = Arguments {
+            max_pages: pages as u64,
+            ..Arguments::own_pages()
+        };
+        let (found, end) = self.scan(space, &range, &what, regions)?;
         let mut bytes = 0;
         for region in regions.iter().take(found) {
             let piece = space.offset(region.start)..space.offset(region.end);
@@ -134,11 +163,31 @@ impl Pagemap {
         space: &Space,
         range: Range<usize>,
     ) -> io::Result<Vec<Range<usize>>> {
+        self.all(space, range, &Arguments::own_pages())
+    }
+
+    /// All parts of `range`, registered to be tracked (see `tracker`), that were written since this
+    /// was asked for the last time, in order; and some that were only read for the first time. Pages
+    /// that are not there were never written, and are not told.
+    pub(super) fn take_written(
+        &self,
+        space: &Space,
+        range: Range<usize>,
+    ) -> io::Result<Vec<Range<usize>>> {
+        self.all(space, range, &Arguments::take_written())
+    }
+
+    fn all(
+        &self,
+        space: &Space,
+        range: Range<usize>,
+        what: &Arguments,
+    ) -> io::Result<Vec<Range<usize>>> {
         let mut regions = vec![Region::default(); 512];
         let mut pieces: Vec<Range<usize>> = Vec::new();
         let mut start = range.start;
         while start < range.end {
-            let (found, end) = self.scan(space, &(start..range.end), 0, &mut regions)?;
+            let (found, end) = self.scan(space, &(start..range.end), what, &mut regions)?;
             for region in regions.iter().take(found) {
                 let piece = space.offset(region.start)..space.offset(region.end);
                 match pieces.last_mut() {
@@ -154,13 +203,13 @@ impl Pagemap {
         Ok(pieces)
     }
 
-    /// Looks for own pages, until there are `max_pages` (0: no limit) or no more regions. Gives how
-    /// many regions it filled, and up to which offset it looked.
+    /// Looks for pages until there are as many as wanted or no more regions. Gives how many regions it
+    /// filled, and up to which offset it looked.
     fn scan(
         &self,
         space: &Space,
         range: &Range<usize>,
-        max_pages: usize,
+        what: &Arguments,
         regions: &mut [Region],
     ) -> io::Result<(usize, usize)> {
         let arguments = Arguments {
@@ -169,13 +218,10 @@ impl Pagemap {
             end: space.address(range.end),
             regions: regions.as_mut_ptr() as u64,
             regions_length: regions.len() as u64,
-            max_pages: max_pages as u64,
-            category_inverted: IS_FILE | IS_PFNZERO,
-            category_mask: IS_FILE | IS_PFNZERO,
-            category_anyof_mask: IS_PRESENT | IS_SWAPPED,
-            ..Arguments::default()
+            ..*what
         };
-        // SAFETY: `regions` is borrowed for writing and as long as the arguments say.
+        // SAFETY: `regions` is borrowed for writing and as long as the arguments say. Protected is
+        // only what is registered for that, where it changes nothing that a program could see.
         let (found, end) = unsafe { rustix::ioctl::ioctl(&self.0, Scan(arguments)) }?;
         Ok((found.min(regions.len()), space.offset(end)))
     }

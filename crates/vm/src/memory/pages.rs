@@ -80,14 +80,20 @@ impl Pages {
 
     /// What a memory begins with that a snapshot tells; `image` is what the image's begins with.
     pub(crate) fn of_snapshot(image: &Pages, state: &Memory) -> io::Result<Arc<Pages>> {
+        let bytes = image.whole(state)?;
+        Pages::new(&image.pool, &bytes, image.bytes(), bytes.len())
+    }
+
+    /// All bytes of a memory of this image that a snapshot tells.
+    pub(crate) fn whole(&self, state: &Memory) -> io::Result<Vec<u8>> {
         let size = usize::try_from(state.wasm_pages).ok();
         let size = size.and_then(|pages| pages.checked_mul(UNIT));
         let size = size.ok_or(io::ErrorKind::OutOfMemory)?;
         let mut bytes = vec![0; size];
-        let known = image.bytes().len().min(size);
-        bytes[..known].copy_from_slice(&image.bytes()[..known]);
-        image.apply(state, &mut bytes);
-        Pages::new(&image.pool, &bytes, image.bytes(), size)
+        let known = self.bytes().len().min(size);
+        bytes[..known].copy_from_slice(&self.bytes()[..known]);
+        self.apply(state, &mut bytes);
+        Ok(bytes)
     }
 
     /// What bytes of the host's own begin with, which no snapshot tells page by page.

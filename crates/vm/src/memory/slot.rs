@@ -68,13 +68,23 @@ impl Slot {
         self.size.load(Ordering::Acquire)
     }
 
-    pub(super) fn room(&self) -> Room {
+    pub(crate) fn room(&self) -> Room {
         self.room
+    }
+
+    /// Where it lies.
+    pub(super) fn space(&self) -> Option<&Space> {
+        self.space.as_ref()
     }
 
     /// What it began with.
     pub(super) fn pages(&self) -> Option<&Pages> {
         self.begin.pages.as_deref()
+    }
+
+    /// Whether it began as these pages say.
+    pub(super) fn began_as(&self, pages: &Pages) -> bool {
+        self.pages().is_some_and(|own| std::ptr::eq(own, pages))
     }
 
     /// The parts of the memory that were written since the slot was taken, in order, and perhaps
@@ -87,6 +97,48 @@ impl Slot {
     pub(crate) fn written_bytes(&self) -> Option<u64> {
         let written = self.written()?;
         Some(written.iter().map(|part| part.len() as u64).sum())
+    }
+
+    /// Writes bytes into a slot that no instance uses yet. Panics beyond its size.
+    pub(super) fn put(&self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.size() && bytes.len() <= self.size() - at);
+        if let Some(space) = &self.space {
+            space.populate(at..at + bytes.len());
+            space.write(at, bytes);
+        }
+    }
+
+    /// Fills a part of a slot that no instance uses yet with zeros. Panics beyond its size.
+    pub(super) fn put_zeros(&self, part: Range<usize>) {
+        assert!(part.start <= part.end && part.end <= self.size());
+        if let Some(space) = &self.space {
+            space.zero(part);
+        }
+    }
+
+    /// Puts whole pages of a slot that no instance uses yet back to how they began.
+    pub(super) fn as_it_began(&self, part: Range<usize>) -> io::Result<()> {
+        if part.end > self.size() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let page = rustix::param::page_size();
+        match (&self.space, &self.begin.pages) {
+            (None, _) => Ok(()),
+            (Some(space), _)
+                if part.start.is_multiple_of(page) && part.end.is_multiple_of(page) =>
+            {
+                space.discard(part)
+            }
+            // The system's pages are larger than ours.
+            (Some(space), Some(pages)) => {
+                pages.restore(space, part);
+                Ok(())
+            }
+            (Some(space), None) => {
+                space.zero(part);
+                Ok(())
+            }
+        }
     }
 
     fn budget(&self) -> MutexGuard<'_, Option<Arc<Budget>>> {

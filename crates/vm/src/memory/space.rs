@@ -30,7 +30,7 @@ pub(super) struct Space {
 
 /// What a space takes: bytes of address space to use, and of guard behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Room {
+pub(crate) struct Room {
     pub capacity: usize,
     pub guard: usize,
 }
@@ -183,6 +183,26 @@ impl Space {
         Ok(())
     }
 
+    /// Makes an open part resident that is about to be written: one call for many pages costs a
+    /// fraction of a fault for each. It is only a hint; where the system does not take it the faults
+    /// come one by one.
+    pub(super) fn populate(&self, range: Range<usize>) {
+        /// Fewer bytes are not worth a call.
+        const WORTH_A_CALL: usize = 32 << 10;
+        let page = rustix::param::page_size();
+        let whole = range.start.next_multiple_of(page)..range.end / page * page;
+        if range.len() < WORTH_A_CALL || whole.is_empty() {
+            return;
+        }
+        if let Ok(start) = self.part(&whole) {
+            // SAFETY: the part lies in this space's own mapping, and its content does not change.
+            let _ = unsafe {
+                let start = start.cast::<c_void>();
+                rustix::mm::madvise(start, whole.len(), Advice::LinuxPopulateWrite)
+            };
+        }
+    }
+
     /// Writes bytes into an open part. Panics beyond the capacity.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.capacity() && bytes.len() <= self.capacity() - offset);
@@ -204,6 +224,14 @@ impl Space {
                 .add(range.start)
                 .write_bytes(0, range.len())
         }
+    }
+
+    /// The bytes of an open part, for the one who is the only user of the space. Panics beyond the
+    /// capacity.
+    pub(super) fn lend(&mut self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.capacity());
+        // SAFETY: within the mapping, as just checked, open, and nobody else has the space.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(range.start), range.len()) }
     }
 
     /// The bytes of an open part that no one writes while they are borrowed. Panics beyond the

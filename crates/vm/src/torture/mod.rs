@@ -9,7 +9,8 @@
 //! follows from the seed alone, and every difference between [`plain`] and [`torture`] is a fault.
 //!
 //! At each freeze the process becomes a snapshot, the snapshot bytes, the bytes a snapshot, and
-//! that a process in a fresh instance, of any of the engines that are given.
+//! that a process in a fresh instance, of any of the engines that are given. Its memory goes in the
+//! snapshot and, in turns, page by page as in a move.
 
 mod network;
 mod world;
@@ -19,14 +20,17 @@ pub use world::{OnOutput, World};
 
 use crate::engine::Polls;
 use crate::image::Image;
+use crate::memory::{Landing, PageReader, Window};
 use crate::process::{Outcome, Process, SnapshotError};
 use crate::snapshot::ThawError;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use wire::pages::Batch;
 use wire::snapshot::{DecodeError, FileTree, Snapshot};
 use world::Wake;
 
@@ -62,6 +66,14 @@ pub enum TortureError {
         freezes: u64,
         /// Why.
         error: DecodeError,
+    },
+    /// Its memory could not be carried page by page.
+    #[error("after {freezes} freezes: {error}")]
+    Pages {
+        /// Freezes so far.
+        freezes: u64,
+        /// Why.
+        error: io::Error,
     },
     /// The snapshot that was read is not the one that was written.
     #[error("after {freezes} freezes: the snapshot that was read is not the one that was written")]
@@ -353,10 +365,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Snapshot, bytes, snapshot, fresh instance.
+    /// Snapshot, bytes, snapshot, fresh instance; every other time without its memory, which is lent
+    /// and lands page by page where that instance has it.
     fn hop(&mut self, image: &Arc<Image>, freezes: u64) -> Result<usize, TortureError> {
-        let snapshot = self.process.snapshot();
-        let snapshot = snapshot.map_err(|error| TortureError::Snapshot { freezes, error })?;
+        let lends = freezes.is_multiple_of(2);
+        let lent = match lends {
+            true => self.process.lend(),
+            false => self.process.snapshot().map(|whole| (whole, Vec::new())),
+        };
+        let (snapshot, windows) =
+            lent.map_err(|error| TortureError::Snapshot { freezes, error })?;
         let bytes = snapshot.encode();
         let read = Snapshot::decode(&bytes);
         let read = read.map_err(|error| TortureError::Decode { freezes, error })?;
@@ -364,13 +382,41 @@ impl<'a> Run<'a> {
             return Err(TortureError::Changed { freezes });
         }
         self.world.restore(&read.kernel);
-        let thawed = Process::thaw(image, read, self.world.ports());
-        self.process = thawed.map_err(|error| TortureError::Thaw {
+        let ports = self.world.ports();
+        let thaw = |error| TortureError::Thaw {
             freezes,
             error: Box::new(error),
-        })?;
-        Ok(bytes.len())
+        };
+        if !lends {
+            self.process = Process::thaw(image, read, ports).map_err(thaw)?;
+            return Ok(bytes.len());
+        }
+        let (landing, sent) =
+            carry(image, &read, windows).map_err(|error| TortureError::Pages { freezes, error })?;
+        let thawed = Process::thaw_landed(image, read, landing, ports);
+        self.process = thawed.map_err(thaw)?;
+        Ok(bytes.len() + sent)
     }
+}
+
+/// The memory that a process has lent, landed elsewhere, and bytes sent.
+fn carry(
+    image: &Arc<Image>,
+    snapshot: &Snapshot,
+    windows: Vec<Window>,
+) -> io::Result<(Landing, usize)> {
+    let landing = image.landing(snapshot.kernel.limits.memory_bytes);
+    let mut landing = landing.map_err(io::Error::other)?;
+    let mut reader = PageReader::of_differing(windows);
+    let mut sent = 0;
+    while let Some(mut part) = reader.next_part()? {
+        sent += part.len();
+        while !part.is_empty() {
+            let batch = Batch::take(&mut part).map_err(io::Error::other)?;
+            landing.land(&batch).map_err(io::Error::other)?;
+        }
+    }
+    Ok((landing, sent))
 }
 
 /// Random numbers from a seed.

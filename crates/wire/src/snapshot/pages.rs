@@ -119,6 +119,24 @@ impl Memory {
         Memory::with_map(bytes, map)
     }
 
+    /// A memory of this size that is as in the image. In the snapshot that ends a move it is as its
+    /// pages have landed, of which those that did not come are as in the image.
+    pub fn of_image(wasm_pages: u64) -> Memory {
+        let mut map = PageMap::default();
+        map.push_run(PageKind::Image, wasm_pages * (65536 / PAGE_BYTES) as u64);
+        Memory {
+            wasm_pages,
+            map,
+            given: Vec::new(),
+        }
+    }
+
+    /// Whether nothing but its size is told.
+    pub fn is_of_image(&self) -> bool {
+        let kinds = self.map.runs.iter().map(|run| run.kind);
+        kinds.eq(std::iter::repeat_n(PageKind::Image, self.map.runs.len()))
+    }
+
     /// The memory `bytes` with a page map that covers it; the given pages are copied.
     pub fn with_map(bytes: &[u8], map: PageMap) -> Memory {
         let mut memory = Memory {

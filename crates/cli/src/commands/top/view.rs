@@ -276,6 +276,7 @@ mod tests {
             listeners: Vec::new(),
             connections: 5,
             folded: false,
+            moving: None,
             volumes: Vec::new(),
             accounts: ProcessAccounts {
                 cpu_user_ns: cpu_ms * 1_000_000,
