@@ -47,6 +47,37 @@ fn a_program_that_cannot_be_run_gives_126_wherever_it_was_to_run() {
 }
 
 #[test]
+fn a_program_connects_where_it_may_with_a_node_and_without() {
+    let node = Node::start("alone", None);
+    node.start_guest("httpd", &["--name", "web", "--listen", "0"]);
+    let info = node.run(["inspect", "web", "--json"]).json();
+    let address = info["listeners"][0]["address"].as_str().unwrap();
+    let path = format!("/net/tcp/{}", address.replace(':', "/"));
+    let fetch = |options: &[&str]| {
+        let mut command = node.limosa();
+        command.arg("run").args(options).arg(guest("dial"));
+        Done::from(
+            command
+                .args(["--", "get", &path, "/count"])
+                .output()
+                .unwrap(),
+        )
+    };
+    for place in [&["--on", "alone"][..], &[]] {
+        let done = fetch(&[place, &["--allow-net", address]].concat());
+        assert!(!done.succeeds().is_empty(), "{}", done.err);
+        for options in [&[][..], &["--allow-net", "127.0.0.1:1"]] {
+            let done = fetch(&[place, options].concat());
+            assert_eq!(
+                (done.code, done.out),
+                (1, format!("dial: {path}: EACCES\n"))
+            );
+        }
+    }
+    fetch(&["--allow-net", "nowhere"]).fails(2, &["example.org:443"]);
+}
+
+#[test]
 fn limosa_failing_before_the_program_gives_125() {
     let node = Node::start("alone", None);
     node.start_guest("hello", &["--name", "taken", "--", "tick", "0", "50"]);

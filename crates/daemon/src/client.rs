@@ -19,6 +19,7 @@ use wire::api::{
     ApiError, InputTaken, MigrateRequest, MoveReport, NodeAccounts, NodeInfo, ProcessInfo, RunSpec,
     Ticket, Version,
 };
+use wire::destination::Rule;
 
 /// The longest JSON answer that is read, in bytes.
 const MAX_JSON: usize = 64 << 20;
@@ -283,13 +284,25 @@ impl Client {
     }
 
     /// `POST /v1/restore`: a process from a checkpoint file. `listen` gives its listeners new
-    /// addresses, in their order.
+    /// addresses, in their order. It may connect to nowhere.
     pub async fn restore(
         &self,
         file: impl Into<Bytes>,
         name: Option<&str>,
         on: Option<&str>,
         listen: &[String],
+    ) -> Result<ProcessInfo, ClientError> {
+        self.restore_allowing(file, name, on, listen, &[]).await
+    }
+
+    /// The same, of one that may connect to where `allow_net` says.
+    pub async fn restore_allowing(
+        &self,
+        file: impl Into<Bytes>,
+        name: Option<&str>,
+        on: Option<&str>,
+        listen: &[String],
+        allow_net: &[Rule],
     ) -> Result<ProcessInfo, ClientError> {
         let mut path = String::from("/v1/restore?");
         for (key, value) in [("name", name), ("on", on)] {
@@ -299,6 +312,9 @@ impl Client {
         }
         for address in listen {
             path += &format!("listen={}&", percent(address));
+        }
+        for rule in allow_net {
+            path += &format!("allow_net={}&", percent(&rule.to_string()));
         }
         self.json(Method::POST, path.trim_end_matches(['?', '&']), file.into())
             .await
@@ -400,7 +416,7 @@ fn of(process: &str, rest: &str) -> String {
 }
 
 /// Escapes what a path segment or query value may not hold (RFC 3986: all but unreserved).
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -89,6 +89,9 @@ impl Core {
         for listener in &mut info.listeners {
             listener.open = !managed.has_ended() && self.is_open(managed, listener);
         }
+        for outgoing in &mut info.outgoing {
+            outgoing.anchor_name = self.node_name(outgoing.anchor);
+        }
         info
     }
 

@@ -136,6 +136,7 @@ pub async fn run(
     let names: Vec<String> = listeners.iter().map(|l| l.name.clone()).collect();
     let sockets = Sockets::new(&switch, process, Epoch(1), names.clone())
         .map_err(|error| LocalError::Start(error.to_string()))?;
+    sockets.grant(&anchors, spec.allow_net.clone());
     birth.listeners = names;
     let terminal = Arc::new(Terminal::new());
     let log = Log::new(0, None);

@@ -214,6 +214,7 @@ impl Moves {
         let log_end = *managed.log.follow().borrow();
         let luggage = Luggage {
             listeners: managed.listeners.clone(),
+            allow_net: managed.sockets.allowed().to_vec(),
             born_ns: managed.born_ns,
             moves: managed.moves + 1,
             cpu_weight: managed.weight.get().into(),
@@ -640,6 +641,7 @@ impl Receive {
                 &snapshot.kernel,
             )
             .map_err(|error| failed(error.to_string()))?;
+            sockets.grant(&core.anchors, luggage.allow_net);
             let path = core.processes.log_path(offer.process);
             let log = Log::new(luggage.log_end, Some(&path));
             let launch = Launch {

@@ -307,6 +307,15 @@ impl Connection {
         connection
     }
 
+    /// A connection that the process has opened, by way of this anchor, and that is made now. The
+    /// process is where the stream's end says.
+    pub fn made(now: Duration, owner: NodeId, epoch: Epoch, config: Config) -> Connection {
+        let mut connection = Connection::new(now, Some((owner, epoch)), config);
+        connection.effects.clear();
+        connection.active(now, Owner { node: owner, epoch });
+        connection
+    }
+
     /// Where it stands.
     pub fn state(&self) -> State {
         match self.phase {

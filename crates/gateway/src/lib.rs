@@ -7,10 +7,13 @@
 //!
 //! - [`Connection`]: one client connection, for raw TCP. Its states are drawn in its module.
 //! - [`Listener`]: how many connections are let in.
+//! - [`Policy`]: where a process may connect to.
 
 mod connection;
 mod listener;
+mod policy;
 mod search;
 
 pub use connection::{Close, Config, Connection, Effect, Ended, Event, Held, Report, State};
 pub use listener::{Admission, Listener};
+pub use policy::Policy;

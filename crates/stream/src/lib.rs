@@ -24,7 +24,7 @@ mod side;
 
 pub use end::{Change, End, Ignored, Status};
 pub use missing::{answer_for_missing_anchor, answer_for_missing_process};
-pub use side::{RestoreError, Side};
+pub use side::{Progress, RestoreError, Side};
 
 use wire::NodeId;
 use wire::frame::{MAX_DATA, StreamFrame};

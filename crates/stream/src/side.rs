@@ -55,6 +55,17 @@ pub enum RestoreError {
     Queue(StreamId),
 }
 
+/// How far a stream is that the process has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is not known yet what becomes of it.
+    Connecting,
+    /// Bytes flow.
+    Connected,
+    /// It has failed, or broke since.
+    Failed(ResetReason),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     StandingBy,
@@ -205,6 +216,14 @@ impl Side {
         self.entries.iter().map(each)
     }
 
+    /// Streams that the process has opened: where to as text, by way of which node, how far.
+    pub fn outgoing(&self) -> impl Iterator<Item = (&str, NodeId, Progress)> {
+        // A client is an address; what a process opens is a path.
+        let opened = |entry: &&Entry| entry.end.client().starts_with('/');
+        let opened = self.entries.values().filter(opened);
+        opened.map(|entry| (entry.end.client(), entry.end.peer(), progress(&entry.end)))
+    }
+
     /// Frames that were refused, in all.
     pub fn ignored(&self) -> Ignored {
         let mut sum = self.ignored;
@@ -286,6 +305,26 @@ impl Side {
         let id = queue.waiting.pop_front()?;
         self.entries.get_mut(&id)?.waiting = None;
         Some(id)
+    }
+
+    /// Opens a stream to somewhere outside, by way of this node; `to` says where, as text. Gives the
+    /// anchor's end; nothing, if there are too many streams or the process does not run.
+    pub fn dial(&mut self, stream: StreamId, to: &str) -> Option<End> {
+        let full = self.ended || self.entries.len() >= self.config.max_streams;
+        if full || self.mode != Mode::Running || self.entries.contains_key(&stream) {
+            return None;
+        }
+        let (process, me, epoch) = (self.process, self.me, self.epoch);
+        let (mine, anchor) = End::dial(process, stream, me, epoch, to, &self.config);
+        self.insert(stream, mine, None);
+        Some(anchor)
+    }
+
+    /// How far a stream is that the process has opened.
+    pub fn progress(&self, stream: StreamId) -> Progress {
+        let gone = Progress::Failed(ResetReason::Closed);
+        let entry = self.entries.get(&stream);
+        entry.map_or(gone, |entry| progress(&entry.end))
     }
 
     /// Reads; with `peek` the bytes stay.
@@ -647,6 +686,14 @@ impl Side {
             }
         }
         None
+    }
+}
+
+fn progress(end: &End) -> Progress {
+    match end.status() {
+        Status::Reset(reason) => Progress::Failed(reason),
+        _ if end.is_connecting() => Progress::Connecting,
+        _ => Progress::Connected,
     }
 }
 

@@ -121,6 +121,57 @@ pub struct Readiness {
     pub hangup: bool,
 }
 
+/// Where a process wants to be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A host outside, by TCP.
+    Tcp {
+        /// Its name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl std::fmt::Display for Destination {
+    /// As the path that opens it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Destination::Tcp { host, port } => write!(f, "/net/tcp/{host}/{port}"),
+        }
+    }
+}
+
+/// How far a stream is that the process has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is not known yet what becomes of it.
+    Connecting,
+    /// Bytes flow.
+    Connected,
+    /// It has failed, or broke since.
+    Failed(ConnectError),
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The process may not connect there.
+    Denied,
+    /// There is no such host or service.
+    NotFound,
+    /// Nobody listens there.
+    Refused,
+    /// There is no way there.
+    Unreachable,
+    /// Nobody answers there.
+    TimedOut,
+    /// The process, or its node, has as many streams as it can.
+    TooMany,
+    /// It was made, and broke.
+    Reset,
+}
+
 /// The sockets of one process: its listeners' queues and its ends of streams.
 ///
 /// All their state can be taken out by [`Network::seal`] and is given back at thaw through the
@@ -128,6 +179,16 @@ pub struct Readiness {
 pub trait Network: Send + Sync {
     /// Takes the oldest waiting connection of a listener.
     fn accept(&self, listener: u16) -> Option<StreamId>;
+    /// Begins to open a stream. [`Network::progress`] says what becomes of it.
+    fn connect(&self, to: &Destination) -> Result<StreamId, ConnectError> {
+        let _ = to;
+        Err(ConnectError::Denied)
+    }
+    /// How far a stream is that was opened here or before a freeze.
+    fn progress(&self, stream: StreamId) -> Progress {
+        let _ = stream;
+        Progress::Connected
+    }
     /// Reads; with `peek` the bytes stay.
     fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io;
     /// Writes as much as fits.

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{guest, same_under_torture, spec, third_party};
-use vm::torture::{End, Report, Script, ScriptStep, World};
+use vm::ports::ConnectError;
+use vm::torture::{End, Outside, Report, Script, ScriptStep, World};
 use vm::{Outcome, Spec, TreeBuilder, read_file};
 
 const SEEDS: std::ops::Range<u64> = 0..20;
@@ -122,6 +123,53 @@ fn kernels_are_the_same() {
     println!("{}", text(&report.output));
 }
 
+#[test]
+fn what_a_client_opens_is_opened_once_and_loses_nothing() {
+    let outside = [
+        ("/net/tcp/echo/7", Outside::Echo),
+        ("/net/tcp/closed/7", Outside::Nobody(ConnectError::Refused)),
+    ];
+    let script = Script {
+        window: 1500,
+        outside: outside
+            .map(|(path, outside)| (path.to_owned(), outside))
+            .into(),
+        ..Script::default()
+    };
+    let world = World {
+        script,
+        ..World::default()
+    };
+    let wasm = guest("dial");
+    let run = |args: &[&str], freezes| {
+        let report = same_under_torture(&wasm, &spec(args), &world, 0..12, freezes);
+        exited(&report);
+        text(&report.output)
+    };
+    let output = run(&["dial", "talk", "/net/tcp/echo/7", "6", "5000", "3"], 40);
+    assert_eq!(output, "dial: connected\ndial: 6 rounds, 30000 bytes\n");
+    // So many freezes that each attempt is frozen while it waits.
+    let paths = [
+        "/net/tcp/echo/7",
+        "/net/tcp/closed/7",
+        "/net/tcp/other/7",
+        "/net/tcp/echo/x",
+        "/net/tcp",
+        "/net/../net/tcp/echo/7",
+    ];
+    let output = run(&[&["dial", "try"], &paths[..]].concat(), 60);
+    let ends = ["open", "ECONNREFUSED", "EACCES", "ENOENT", "ENOENT", "open"];
+    let expected = paths.iter().zip(ends);
+    let expected: String = expected
+        .map(|(path, end)| format!("{path}: {end}\n"))
+        .collect();
+    assert_eq!(output, expected);
+    for (path, end) in [(paths[0], "written"), (paths[1], "ECONNREFUSED")] {
+        let output = run(&["dial", "wait", path], 20);
+        assert_eq!(output, format!("{path}: {end}\n"));
+    }
+}
+
 fn server(name: &str) -> Spec {
     Spec {
         listeners: vec!["http".to_owned()],
@@ -162,6 +210,7 @@ fn the_echo_server_gives_back_every_byte_whenever_it_is_frozen() {
         script: Script {
             steps,
             window: 1500,
+            ..Script::default()
         },
         ..World::default()
     };
@@ -203,6 +252,7 @@ fn the_http_server_answers_alike_in_the_middle_of_requests_and_answers() {
         script: Script {
             steps,
             window: 2000,
+            ..Script::default()
         },
         ..World::default()
     };

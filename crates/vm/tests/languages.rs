@@ -62,6 +62,7 @@ fn world(steps: Vec<ScriptStep>) -> World {
         script: Script {
             steps,
             window: 2000,
+            ..Script::default()
         },
         ..World::default()
     }

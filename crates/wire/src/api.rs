@@ -2,6 +2,7 @@
 
 pub mod run_body;
 
+use crate::destination::Rule;
 use crate::snapshot::Volume;
 use crate::{Epoch, ImageId, NodeId, ProcessId};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct RunSpec {
     pub files: Vec<FileSpec>,
     /// Directories of the node that it uses where they are.
     pub volumes: Vec<Volume>,
+    /// Where it may connect to; nowhere outside if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_net: Vec<Rule>,
     /// The node to run on, by name or id; the one that is asked if absent.
     pub on: Option<String>,
     /// Its share of the cores while it computes, 1 to 10000; 100 if absent.
@@ -144,6 +148,12 @@ pub struct ProcessInfo {
     /// Directories of its node that it uses.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// Where it may connect to.
+    #[serde(default)]
+    pub allow_net: Vec<Rule>,
+    /// Connections that it has opened; of more than a hundred, the first.
+    #[serde(default)]
+    pub outgoing: Vec<OutgoingInfo>,
     /// What it has consumed. Absent where its node is of an older release, or gone.
     #[serde(default)]
     pub accounts: ProcessAccounts,
@@ -240,6 +250,31 @@ pub struct NodeAccounts {
     pub cpu_kernel_ns: u64,
     /// Memory that the whole node has in the machine's, in bytes.
     pub resident_bytes: u64,
+}
+
+/// A connection that a process has opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutgoingInfo {
+    /// Where to: the path that it opened.
+    pub to: String,
+    /// The node that holds the other side.
+    pub anchor: NodeId,
+    /// That node's name.
+    pub anchor_name: String,
+    /// How it is.
+    pub state: OutgoingState,
+}
+
+/// How a connection is that a process has opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutgoingState {
+    /// It is being made.
+    Connecting,
+    /// Bytes flow.
+    Open,
+    /// It could not be made, or broke, and the process has not closed it yet.
+    Broken,
 }
 
 /// A listener of a process.

@@ -116,6 +116,16 @@ pub enum ResetReason {
     ProcessGone,
     /// A rule of the protocol was broken.
     Protocol,
-    /// The process takes no more connections.
+    /// The process takes no more connections; or the host that was to be connected to takes none.
     Refused,
+    /// The host that was to be connected to cannot be reached.
+    Unreachable,
+    /// The host that was to be connected to does not answer.
+    TimedOut,
+    /// The process may not connect there.
+    Denied,
+    /// There is no such host or service.
+    NotFound,
+    /// The anchor's node holds as many connections as it can.
+    TooMany,
 }

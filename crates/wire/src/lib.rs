@@ -3,6 +3,7 @@
 pub mod api;
 pub mod checkpoint;
 pub mod control;
+pub mod destination;
 pub mod directory;
 pub mod frame;
 #[doc(hidden)]

@@ -34,6 +34,7 @@
 
 use crate::api::{ListenerInfo, Terminals};
 use crate::control::Member;
+use crate::destination::Rule;
 use crate::frame::MAX_DATA;
 use crate::snapshot::LeftOut;
 use crate::{MoveId, NodeId};
@@ -406,6 +407,8 @@ pub enum BulkKind {
 pub struct Luggage {
     /// Where its clients connect.
     pub listeners: Vec<ListenerInfo>,
+    /// Where it may connect to.
+    pub allow_net: Vec<Rule>,
     /// When it was first started, in nanoseconds since 1970.
     pub born_ns: u64,
     /// Times it was moved, this one included.

@@ -127,6 +127,7 @@ fn no_bytes_break_the_reading_of_requests_to_run() {
             destination: "/photos".to_owned(),
             binding: Binding::Share,
         }],
+        allow_net: vec!["10.0.0.0/8:443".parse().unwrap()],
         on: Some("north".to_owned()),
         attach: Some(wire::api::Terminals {
             stdin: true,
@@ -312,6 +313,7 @@ fn no_bytes_break_the_reading_of_links() {
             address: "192.0.2.1:80".to_owned(),
             open: true,
         }],
+        allow_net: vec!["*.example.org:443".parse().unwrap()],
         born_ns: 1 << 60,
         moves: 2,
         cpu_weight: 100,

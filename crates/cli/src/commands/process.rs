@@ -12,7 +12,9 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io::Write;
-use wire::api::{ListenerInfo, ProcessAccounts, ProcessInfo, ProcessState};
+use wire::api::{
+    ListenerInfo, OutgoingInfo, OutgoingState, ProcessAccounts, ProcessInfo, ProcessState,
+};
 use wire::snapshot::Binding;
 
 /// List processes
@@ -169,6 +171,23 @@ fn describe(process: &ProcessInfo) -> String {
             Binding::Pin => "pinned",
         };
         field("volume", format!("{volume}, {binding}"));
+    }
+    for rule in &process.allow_net {
+        field("may reach", rule.to_string());
+    }
+    for OutgoingInfo {
+        to,
+        anchor_name,
+        state,
+        ..
+    } in &process.outgoing
+    {
+        let how = match state {
+            OutgoingState::Connecting => ", connecting",
+            OutgoingState::Open => "",
+            OutgoingState::Broken => ", broken",
+        };
+        field("opened", format!("{to} by node {anchor_name}{how}"));
     }
     text
 }

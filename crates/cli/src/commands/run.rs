@@ -19,6 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use wire::api::{LimitSpec, ListenerInfo, ProcessInfo, RunSpec, Terminals};
+use wire::destination::Rule;
 use wire::snapshot::Volume;
 
 /// Run a program: here in the foreground, or as a process of a node
@@ -35,6 +36,7 @@ Examples:
   limosa run -e LANG=C --dir ./data:/data tool.wasm -- /data/input
   limosa run --volume /srv/photos:/photos:share tool.wasm
   limosa run server.wasm --listen 8080
+  limosa run fetch.wasm --allow-net example.org:80
   limosa run --on two --rm hello.wasm        on another node, with its output here
   limosa run -d --name bank --listen web=0.0.0.0:8080 --on two bank.wasm
   limosa run --torture 7 hello.wasm          freeze and thaw it at random, same output
@@ -87,6 +89,15 @@ pub struct Run {
     #[arg(long, value_name = "[NAME=][ADDR:]PORT")]
     listen: Vec<Listen>,
 
+    /// Let it connect there; may be given several times
+    ///
+    /// HOST is a name, *.NAME for all below it, an address, a network as 10.0.0.0/8 or [fd00::/8],
+    /// or * for any; PORT may be *. Without this a program connects to nothing outside. It does so by
+    /// opening /net/tcp/HOST/PORT, as it opens a file. A name does not let it reach this machine
+    /// itself; say localhost:PORT or 127.0.0.1:PORT for that.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_net: Vec<Rule>,
+
     /// The node to run on: name, id, or the first digits of the id
     #[arg(long, value_name = "NODE", value_parser = values::reference)]
     on: Option<String>,
@@ -120,7 +131,7 @@ pub struct Run {
     /// Each time in a fresh instance, with a virtual clock and seeded randomness. The output is that
     /// of a plain run: this shows that the program can be moved at any time. What was done is said
     /// on standard error, with --json as an object.
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["detach", "listen", "name", "on", "rm"])]
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["detach", "allow_net", "listen", "name", "on", "rm"])]
     torture: Option<u64>,
 
     /// What goes on after each freeze under --torture: this processor's code, the portable
@@ -197,6 +208,7 @@ impl Run {
             listen: self.listen.iter().map(Listen::spec).collect(),
             files: tree.files,
             volumes,
+            allow_net: self.allow_net.clone(),
             on: self.on.clone(),
             attach: self.attached().then(terminals),
             cpu_weight: self.cpu_weight,

@@ -15,6 +15,7 @@ use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 use wire::api::MigrateRequest;
+use wire::destination::Rule;
 
 /// Move a process to another node; its connections stay open
 ///
@@ -291,6 +292,9 @@ pub struct Restore {
     /// Other places for its listeners than they were at, in their order; may be given several times
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = place)]
     listen: Vec<Listen>,
+    /// Let it connect there, as `run --allow-net`: the file gives it no right to anything
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_net: Vec<Rule>,
 }
 
 /// Listeners keep their names.
@@ -312,7 +316,11 @@ impl Restore {
             .collect();
         let (name, on) = (self.name.as_deref(), self.on.as_deref());
         let message = format!("restoring {}", self.file.display());
-        let process = during(&message, client.restore(file, name, on, &listen)).await?;
+        let process = during(
+            &message,
+            client.restore_allowing(file, name, on, &listen, &self.allow_net),
+        )
+        .await?;
         if context.json {
             return output::json(&process);
         }

@@ -1,4 +1,5 @@
-//! One client's connection: a TCP socket on one side, the anchor's end of a stream on the other.
+//! One connection: a TCP socket on one side, the anchor's end of a stream on the other. A client has
+//! made it, or a process.
 //!
 //! Bytes go straight from the socket into the stream's buffer and back, under the end's lock, with
 //! calls that do not wait. While the stream has no room the client is not read; while the client
@@ -18,8 +19,8 @@ use stream::{Config, End, Status};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot, watch};
-use wire::frame::{Body, StreamFrame};
-use wire::{NodeId, ProcessId, StreamId};
+use wire::frame::{Body, ResetReason, StreamFrame};
+use wire::{Epoch, NodeId, ProcessId, StreamId};
 
 /// Bytes read from a client at once.
 const CHUNK: usize = 64 << 10;
@@ -33,7 +34,7 @@ thread_local! {
 }
 
 /// The anchor's end of one stream, as the switch sees it.
-struct AnchorEnd {
+pub struct AnchorEnd {
     this: Weak<AnchorEnd>,
     switch: Arc<Switch>,
     inner: Mutex<Inner>,
@@ -64,6 +65,35 @@ impl Inner {
 }
 
 impl AnchorEnd {
+    /// Around an end that nobody else has.
+    pub fn new(anchors: &Anchors, end: End) -> Arc<AnchorEnd> {
+        Arc::new_cyclic(|this| AnchorEnd {
+            this: this.clone(),
+            switch: anchors.switch.clone(),
+            inner: Mutex::new(Inner {
+                end,
+                lazy: false,
+                events: VecDeque::new(),
+                owes: false,
+                told_end: false,
+            }),
+            news: Notify::new(),
+            owing: anchors.owing.clone(),
+        })
+    }
+
+    /// Breaks the stream.
+    pub fn abort(&self, reason: ResetReason) {
+        self.with(|end| end.abort(reason));
+    }
+
+    /// Waits until the other end has broken the stream. Not to be used once bytes flow.
+    pub async fn broken(&self) {
+        while !matches!(self.inner().end.status(), Status::Reset(_)) {
+            self.news.notified().await;
+        }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,46 +248,68 @@ pub async fn serve(anchors: Arc<Anchors>, arrived: Arrived) -> io::Result<()> {
         return Ok(());
     };
     let stream = StreamId(getrandom::u64().map_err(io::Error::other)?);
-    let (switch, config) = (anchors.switch.clone(), Config::default());
-    let me = switch.me();
+    let switch = anchors.switch.clone();
+    let (me, config) = (switch.me(), Config::default());
     let end = End::open(
         process, stream, me, owner, epoch, listener, &client, &config,
     );
-    let end = Arc::new_cyclic(|this| AnchorEnd {
-        this: this.clone(),
-        switch: switch.clone(),
-        inner: Mutex::new(Inner {
-            end,
-            lazy: false,
-            events: VecDeque::new(),
-            owes: false,
-            told_end: false,
-        }),
-        news: Notify::new(),
-        owing: anchors.owing.clone(),
-    });
+    let end = AnchorEnd::new(&anchors, end);
     switch.add_anchor(stream, end.clone());
-    let now = anchors.now();
     let known = Some((owner, epoch));
-    let connection = Connection {
-        anchors,
-        tcp,
-        end,
-        decisions: gateway::Connection::new(now, known, gateway::Config::default()),
-        process,
-        place,
-        reading: false,
-        client_ended: false,
-        stream_ended: false,
-        answer: None,
-        close: None,
-    };
+    let decisions = gateway::Connection::new(anchors.now(), known, gateway::Config::default());
+    let connection = Connection::new(anchors, tcp, end, decisions, process, place);
     let result = connection.run(owner).await;
     switch.remove_anchor(stream);
     result
 }
 
+/// Serves a connection that was made for a process, until it is over. The switch knows the end
+/// already.
+pub async fn serve_dialled(
+    anchors: Arc<Anchors>,
+    tcp: TcpStream,
+    end: Arc<AnchorEnd>,
+    process: ProcessId,
+) -> io::Result<()> {
+    // Where that fails, the connection is broken, and reading says so.
+    let _ = tcp.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_socket_keepalive(&tcp, true);
+    let (owner, epoch) = end.with(|end| {
+        end.connected(&Config::default());
+        (end.peer(), end.epoch())
+    });
+    // What becomes of the process it learns from the stream alone.
+    let (_silent, place) = watch::channel(Where::At(owner, epoch, Epoch::default()));
+    let config = gateway::Config::default();
+    let decisions = gateway::Connection::made(anchors.now(), owner, epoch, config);
+    let connection = Connection::new(anchors, tcp, end, decisions, process, place);
+    connection.run(owner).await
+}
+
 impl Connection {
+    fn new(
+        anchors: Arc<Anchors>,
+        tcp: TcpStream,
+        end: Arc<AnchorEnd>,
+        decisions: gateway::Connection,
+        process: ProcessId,
+        place: watch::Receiver<Where>,
+    ) -> Connection {
+        Connection {
+            anchors,
+            tcp,
+            end,
+            decisions,
+            process,
+            place,
+            reading: false,
+            client_ended: false,
+            stream_ended: false,
+            answer: None,
+            close: None,
+        }
+    }
+
     async fn run(mut self, owner: NodeId) -> io::Result<()> {
         self.mind_the_dead(owner);
         loop {

@@ -2,8 +2,10 @@
 //!
 //! A listener is opened when its process is started, before it is known where it will run; until
 //! then clients wait in the kernel's queue. It closes when the process is stopped or gone.
+//! Connections that processes open are anchored where they are opened ([`dial`]).
 
 pub mod connection;
+pub mod dial;
 mod owing;
 pub mod reopen;
 
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use wire::api::{ListenSpec, ListenerInfo, ReopenRequest};
@@ -92,6 +95,8 @@ pub struct Anchors {
     started: Instant,
     services: Mutex<HashMap<ProcessId, Service>>,
     owing: Arc<Owing>,
+    dialler: dial::Dialler,
+    runtime: Handle,
 }
 
 /// Where the process is, as far as this anchor knows.
@@ -143,7 +148,7 @@ pub struct Opened {
 }
 
 impl Anchors {
-    /// None yet.
+    /// None yet. Must be called within a tokio runtime.
     pub fn new(switch: Arc<Switch>, node: Option<LoopHandle>, most: Most) -> Arc<Anchors> {
         Arc::new(Anchors {
             switch,
@@ -154,6 +159,8 @@ impl Anchors {
             started: Instant::now(),
             services: Mutex::default(),
             owing: Arc::default(),
+            dialler: dial::Dialler::default(),
+            runtime: Handle::current(),
         })
     }
 

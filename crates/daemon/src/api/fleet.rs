@@ -352,6 +352,8 @@ pub fn missing(record: &Record, node: &node::Named, lost: bool) -> ProcessInfo {
         folded: false,
         moving: None,
         volumes: Vec::new(),
+        allow_net: Vec::new(),
+        outgoing: Vec::new(),
         accounts: ProcessAccounts::default(),
     }
 }

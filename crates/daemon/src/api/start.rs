@@ -8,6 +8,7 @@
 use super::resolve::records;
 use super::{Answer, Context, Refusal, error, forward, header, json};
 use crate::anchors::Opened;
+use crate::client::percent;
 use crate::core::Core;
 use crate::executor::weight::Weight;
 use crate::loader::{Unloadable, blocking};
@@ -31,6 +32,7 @@ use vm::{Image, LoadError};
 use wire::api::run_body::{self, RunBody};
 use wire::api::{ListenSpec, ListenerInfo, ProcessInfo, Terminals};
 use wire::checkpoint::{Checkpoint, Head};
+use wire::destination::Rule;
 use wire::frame::ResetReason;
 use wire::name::{MAX_NAME, check_name, name_from};
 use wire::snapshot::{Kernel, Limits, Snapshot, Volume};
@@ -209,6 +211,7 @@ async fn run_here(core: &Arc<Core>, body: Bytes, decided: Decided) -> Result<Pro
         fixed,
         image,
         listeners: decided.listeners,
+        allow_net: spec.allow_net,
         again: false,
         attach: spec.attach,
         volumes,
@@ -270,6 +273,8 @@ struct Start {
     fixed: bool,
     image: Arc<Image>,
     listeners: Vec<ListenerInfo>,
+    /// Where it may connect to.
+    allow_net: Vec<Rule>,
     /// There has been a process of this id.
     again: bool,
     /// Somebody stays with it.
@@ -299,6 +304,7 @@ impl Start {
                 NoSockets::Taken => Refusal::id_taken(id),
                 NoSockets::State(_) => Refusal::bad_request(error),
             })?;
+            sockets.grant(&core.anchors, self.allow_net.clone());
             let log = Log::new(0, Some(&core.processes.log_path(id)));
             let launch = Launch {
                 id,
@@ -417,6 +423,8 @@ struct RestoreQuery {
     on: Option<String>,
     /// Addresses for its listeners, in their order.
     listen: Vec<String>,
+    /// Where it may connect to: the checkpoint gives no right to anything.
+    allow_net: Vec<Rule>,
 }
 
 impl RestoreQuery {
@@ -430,6 +438,9 @@ impl RestoreQuery {
                 "name" => read.name = Some(value),
                 "on" => read.on = Some(value),
                 "listen" => read.listen.push(value),
+                "allow_net" => read
+                    .allow_net
+                    .push(value.parse().map_err(Refusal::bad_request)?),
                 _ => return Err(Refusal::bad_request(format!("restore has no `{key}`"))),
             }
         }
@@ -437,10 +448,14 @@ impl RestoreQuery {
     }
 
     fn write(&self) -> String {
-        match &self.name {
-            Some(name) => format!("/v1/restore?name={name}"),
-            None => "/v1/restore".to_owned(),
-        }
+        let name = self.name.iter().map(|name| ("name", name.clone()));
+        let rules = self.allow_net.iter();
+        let rules = rules.map(|rule| ("allow_net", rule.to_string()));
+        let pairs = name.chain(rules);
+        let pairs: Vec<String> = pairs
+            .map(|(key, value)| format!("{key}={}", percent(&value)))
+            .collect();
+        format!("/v1/restore?{}", pairs.join("&"))
     }
 }
 
@@ -588,6 +603,7 @@ async fn restore_here(
         fixed: query.name.is_some(),
         image,
         listeners: decided.listeners,
+        allow_net: query.allow_net.clone(),
         again: decided.process == head.process,
         attach: None,
         volumes,

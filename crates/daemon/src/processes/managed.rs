@@ -582,6 +582,8 @@ impl Managed {
                 .move_progress()
                 .filter(|_| state == ProcessState::Moving),
             volumes: self.volumes.clone(),
+            allow_net: self.sockets.allowed().to_vec(),
+            outgoing: self.sockets.outgoing(),
             accounts: self.accounts(),
         }
     }

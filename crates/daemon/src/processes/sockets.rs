@@ -1,16 +1,21 @@
 //! The sockets of one process: [`stream::Side`] behind a lock, between the process's task and
 //! the switch.
 
+use crate::anchors::Anchors;
+use crate::anchors::dial::{Dial, Host};
 use crate::switch::{Port, Switch};
+use gateway::Policy;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 use stream::{Config, Side};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use vm::ports::{Io, Network, Readiness};
-use wire::frame::{Body, StreamFrame};
+use vm::ports::{ConnectError, Destination, Io, Network, Progress, Readiness};
+use wire::api::{OutgoingInfo, OutgoingState};
+use wire::destination::Rule;
+use wire::frame::{Body, ResetReason, StreamFrame};
 use wire::snapshot::{Kernel, Listener, Stream};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
@@ -19,6 +24,17 @@ use wire::{Epoch, NodeId, ProcessId, StreamId};
 const ATTACHING: Duration = Duration::from_secs(8);
 /// How long what an ended process wrote may take to reach its clients.
 pub const DRAINING: Duration = Duration::from_secs(30);
+/// Connections that a process has opened that are told of.
+const MAX_TOLD: usize = 100;
+
+/// Where a process may connect to, and by whom. Granted by the node that it is on; a process that
+/// was granted nothing connects nowhere.
+pub struct Reach {
+    /// Who makes its connections.
+    pub anchors: Arc<Anchors>,
+    /// Where to.
+    pub policy: Arc<Policy>,
+}
 
 /// Why a process gets no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +52,7 @@ pub struct Sockets {
     this: Weak<Sockets>,
     process: ProcessId,
     switch: Arc<Switch>,
+    reach: OnceLock<Reach>,
     inner: Mutex<Inner>,
     /// Something has happened: it may be attached to its anchors now, or idle, or all delivered.
     happened: Notify,
@@ -114,6 +131,7 @@ impl Sockets {
             this: this.clone(),
             process,
             switch: switch.clone(),
+            reach: OnceLock::new(),
             inner: Mutex::new(Inner {
                 side,
                 waker: None,
@@ -258,7 +276,62 @@ impl Sockets {
         self.go(|port| self.switch.remove_process(self.process, port, epoch));
     }
 
-    /// Open client connections.
+    /// Grants the process what it may reach here; once.
+    pub fn grant(&self, anchors: &Arc<Anchors>, rules: Vec<Rule>) {
+        let reach = Reach {
+            anchors: anchors.clone(),
+            policy: Arc::new(Policy::new(rules)),
+        };
+        let granted = self.reach.set(reach);
+        debug_assert!(granted.is_ok(), "granted twice");
+    }
+
+    /// Where it may connect to.
+    pub fn allowed(&self) -> &[Rule] {
+        self.reach.get().map_or(&[], |reach| reach.policy.rules())
+    }
+
+    /// Connections that it has opened, the first hundred; the names of nodes are to be filled in.
+    pub fn outgoing(&self) -> Vec<OutgoingInfo> {
+        let inner = self.inner();
+        let outgoing = inner.side.outgoing().take(MAX_TOLD);
+        let told = outgoing.map(|(to, anchor, progress)| OutgoingInfo {
+            to: to.to_owned(),
+            anchor,
+            anchor_name: String::new(),
+            state: match progress {
+                stream::Progress::Connecting => OutgoingState::Connecting,
+                stream::Progress::Connected => OutgoingState::Open,
+                stream::Progress::Failed(_) => OutgoingState::Broken,
+            },
+        });
+        told.collect()
+    }
+
+    fn dial(
+        &self,
+        reach: &Reach,
+        to: &Destination,
+        host: &str,
+        port: u16,
+    ) -> Result<StreamId, ConnectError> {
+        let host = Host::read(host).ok_or(ConnectError::NotFound)?;
+        if !host.may_be_tried(&reach.policy, port) {
+            return Err(ConnectError::Denied);
+        }
+        let stream = StreamId(getrandom::u64().map_err(|_| ConnectError::TooMany)?);
+        let end = self.with(|inner| inner.side.dial(stream, &to.to_string()));
+        reach.anchors.dial(Dial {
+            process: self.process,
+            end: end.ok_or(ConnectError::TooMany)?,
+            host,
+            port,
+            policy: reach.policy.clone(),
+        });
+        Ok(stream)
+    }
+
+    /// Open connections, those that it has opened included.
     pub fn connections(&self) -> u64 {
         self.inner().side.streams() as u64
     }
@@ -337,6 +410,21 @@ impl Network for Sockets {
         self.with(|inner| inner.side.accept(listener))
     }
 
+    fn connect(&self, to: &Destination) -> Result<StreamId, ConnectError> {
+        let reach = self.reach.get().ok_or(ConnectError::Denied)?;
+        match to {
+            Destination::Tcp { host, port } => self.dial(reach, to, host, *port),
+        }
+    }
+
+    fn progress(&self, stream: StreamId) -> Progress {
+        match self.inner().side.progress(stream) {
+            stream::Progress::Connecting => Progress::Connecting,
+            stream::Progress::Connected => Progress::Connected,
+            stream::Progress::Failed(reason) => Progress::Failed(failure(reason)),
+        }
+    }
+
     fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io {
         self.with(|inner| {
             let read = inner.side.read(stream, buffer, peek);
@@ -398,6 +486,22 @@ impl Network for Sockets {
 
     fn unseal(&self) {
         self.with(|inner| inner.side.unseal());
+    }
+}
+
+fn failure(reason: ResetReason) -> ConnectError {
+    match reason {
+        ResetReason::Refused => ConnectError::Refused,
+        ResetReason::Unreachable => ConnectError::Unreachable,
+        ResetReason::TimedOut => ConnectError::TimedOut,
+        ResetReason::Denied => ConnectError::Denied,
+        ResetReason::NotFound => ConnectError::NotFound,
+        ResetReason::TooMany => ConnectError::TooMany,
+        ResetReason::Closed
+        | ResetReason::ClientGone
+        | ResetReason::Rollback
+        | ResetReason::ProcessGone
+        | ResetReason::Protocol => ConnectError::Reset,
     }
 }
 

@@ -234,6 +234,42 @@ impl End {
         end
     }
 
+    /// Both ends of a stream that the process opens to somewhere outside, by way of this node, which
+    /// is its anchor from now on: the process's and the anchor's. Nothing can be sent to the anchor
+    /// before [`End::connected`] is said there.
+    pub(crate) fn dial(
+        process: ProcessId,
+        stream: StreamId,
+        me: NodeId,
+        epoch: Epoch,
+        to: &str,
+        config: &Config,
+    ) -> (End, End) {
+        let mut receiving = Receiving::new(config.receive_bytes);
+        let (_, window) = receiving.tell();
+        let ends = [
+            (
+                frame::End::Process,
+                Sending::new(config.send_bytes, 0),
+                receiving,
+            ),
+            (
+                frame::End::Anchor,
+                Sending::new(config.send_bytes, window),
+                Receiving::new(0),
+            ),
+        ];
+        let [mine, anchor] = ends.map(|(role, sending, receiving)| {
+            let mut end = End::new(process, stream, role, sending, receiving, config);
+            end.me = me;
+            end.peer = me;
+            end.epoch = epoch;
+            end.client = shortened(to);
+            end
+        });
+        (mine, anchor)
+    }
+
     /// The process's end of a stream that was written down. It stands by under `epoch` until it is
     /// resumed. The offsets of `stream` must be sound (see [`crate::RestoreError`]).
     pub(crate) fn restore(
@@ -403,6 +439,15 @@ impl End {
         self.closed
     }
 
+    /// Whether the process has opened it, and waits to hear that it is connected: it has never been
+    /// allowed to send a byte, and nothing has come.
+    pub fn is_connecting(&self) -> bool {
+        self.role == frame::End::Process
+            && self.reset.is_none()
+            && self.sending.is_untold()
+            && self.receiving.is_untouched()
+    }
+
     /// Frames that were refused.
     pub fn ignored(&self) -> Ignored {
         self.ignored
@@ -416,7 +461,7 @@ impl End {
         let broken = self.reset.is_some();
         Readiness {
             readable: self.receiving.unread().len() as u64,
-            writable: if broken {
+            writable: if broken || self.is_connecting() {
                 0
             } else {
                 self.sending.room() as u64
@@ -472,7 +517,7 @@ impl End {
         if self.sending.is_closed() || self.closed {
             return Io::Closed;
         }
-        if self.is_fenced() {
+        if self.is_fenced() || self.is_connecting() {
             return Io::Blocked;
         }
         match self.sending.write(bytes) {
@@ -537,6 +582,12 @@ impl End {
 
 /// The world's side: links, moves.
 impl End {
+    /// The anchor's, of a stream that the process has opened: what it leads to can take bytes, as many
+    /// as `config` says.
+    pub fn connected(&mut self, config: &Config) {
+        self.receiving.widen(config.receive_bytes);
+    }
+
     /// The link to the other end's node is gone; what was on its way may be lost.
     pub fn link_down(&mut self) {
         self.detach();

@@ -161,6 +161,17 @@ impl Receiving {
         self.due = true;
     }
 
+    /// That many bytes may be kept from now on; the other end gets to know at once.
+    pub fn widen(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.due = true;
+    }
+
+    /// Nothing has ever arrived.
+    pub fn is_untouched(&self) -> bool {
+        self.position() == 0
+    }
+
     /// What the other end does not know yet becomes due.
     pub fn flush(&mut self) {
         let room = !self.ended && self.limit() > self.told_limit;

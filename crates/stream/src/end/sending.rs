@@ -107,6 +107,11 @@ impl Sending {
         self.end_acknowledged = true;
     }
 
+    /// The other end has never allowed a byte.
+    pub fn is_untold(&self) -> bool {
+        self.limit == 0
+    }
+
     /// The length of what was written.
     fn written(&self) -> u64 {
         self.acknowledged + self.buffer.len() as u64

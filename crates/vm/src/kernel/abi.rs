@@ -18,11 +18,13 @@ errnos! {
     AGAIN = 6,
     BADF = 8,
     BUSY = 10,
+    CONNREFUSED = 14,
     CONNRESET = 15,
     DQUOT = 19,
     EXIST = 20,
     FAULT = 21,
     FBIG = 22,
+    HOSTUNREACH = 23,
     ILSEQ = 25,
     INTR = 27,
     INVAL = 28,
@@ -51,6 +53,7 @@ errnos! {
     STALE = 72,
     TXTBSY = 74,
     XDEV = 75,
+    TIMEDOUT = 73,
     NOTCAPABLE = 76,
 }
 

@@ -6,6 +6,7 @@ use super::abi::{Call, Errno, signal};
 use super::context::RandomGet;
 use super::files::{Allocate, Open, ReadDirectory};
 use super::guest::Guest;
+use super::outgoing::OpenPath;
 use super::poll::{PollOneoff, Yield};
 use super::sockets::{Accept, Receive, Send};
 use super::transfer::{Read, Vectored, Write};
@@ -166,13 +167,6 @@ calls! {
             from_fd: u32, lookup: u32, from: u32, from_length: u32,
             to_fd: u32, to: u32, to_length: u32
         ) => lookup, (from_fd, from, from_length), (to_fd, to, to_length);
-        path_open(
-            directory: u32, lookup: u32, path: u32, path_length: u32, flags: u32,
-            rights_base: u64, rights_inheriting: u64, fdflags: u32, out: u32
-        ) => Open {
-            directory, lookup, path, path_length, flags,
-            rights_base, rights_inheriting, fdflags, out
-        };
         path_readlink(
             fd: u32, path: u32, length: u32, buffer: u32, buffer_length: u32, out: u32
         ) => fd, (path, length), (buffer, buffer_length), out;
@@ -196,6 +190,13 @@ calls! {
             => Read::new(Vectored { descriptor, list, count, out });
         fd_write(descriptor: u32, list: u32, count: u32, out: u32)
             => Write::new(Vectored { descriptor, list, count, out });
+        path_open(
+            directory: u32, lookup: u32, path: u32, path_length: u32, flags: u32,
+            rights_base: u64, rights_inheriting: u64, fdflags: u32, out: u32
+        ) => OpenPath::new(Open {
+            directory, lookup, path, path_length, flags,
+            rights_base, rights_inheriting, fdflags, out
+        });
         poll_oneoff(subscriptions: u32, events: u32, count: u32, out: u32)
             => PollOneoff { subscriptions, events, count, out, deadlines: None };
         sched_yield() => Yield::default();

@@ -4,12 +4,14 @@
 //! - [`link`] what the guest imports, and [`waiting`] how a call blocks, freezes or ends;
 //! - by topic: [`context`] arguments and environment, clocks, randomness; [`descriptors`];
 //!   [`files`] the private tree, [`volumes`] directories of the node, [`store`] the bytes of either;
-//!   [`transfer`] reading and writing; [`sockets`]; [`poll`].
+//!   [`transfer`] reading and writing; [`sockets`], and those that the program opens, [`outgoing`];
+//!   [`poll`].
 //!
 //! A call either takes effect or gives an error, never both; pointers are checked before effects.
 //! A blocking call that has made progress returns it. Only a call without any effect yet freezes;
 //! it is issued again at thaw, with the same arguments. What is kept of such a call ([`Pending`]) is
-//! when the relative timeouts of `poll_oneoff` end, and how far `random_get` has come.
+//! when the relative timeouts of `poll_oneoff` end, how far `random_get` has come, and which connection
+//! is being made.
 //!
 //! No call keeps a freeze waiting: what may take more than some tenths of a millisecond works in
 //! pieces, and looks between them whether the process is asked to freeze.
@@ -20,6 +22,7 @@ mod descriptors;
 mod files;
 mod guest;
 mod link;
+mod outgoing;
 mod poll;
 mod sockets;
 mod store;
@@ -82,7 +85,13 @@ pub enum KernelError {
         /// The limit.
         limit: u32,
     },
-    /// Two descriptors, or a descriptor and a listener's queue, share a stream.
+    /// A call waits for a stream that is not there.
+    #[error("a call waits for stream {stream}, which is not there")]
+    Opening {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Two of descriptors, listeners' queues and a call that opens a connection share a stream.
     #[error("stream {stream} is referred to twice")]
     SharedStream {
         /// The stream.
@@ -181,7 +190,7 @@ impl Kernel {
         };
         let volumes = Volumes::new(ports.volumes.clone(), &state.descriptors)?;
         let kernel = Kernel::take_up(state, (origin, volumes), ports, control, meter)?;
-        check_descriptors(&kernel.descriptors, &kernel.tree, &listeners, &streams)?;
+        check_descriptors(&kernel, &listeners, &streams)?;
         Ok(kernel)
     }
 
@@ -276,16 +285,24 @@ fn inode_of(descriptor: &Descriptor) -> Option<u64> {
 }
 
 fn check_descriptors(
-    descriptors: &BTreeMap<u32, Descriptor>,
-    tree: &Tree,
+    kernel: &Kernel,
     listeners: &[Listener],
     streams: &[Stream],
 ) -> Result<(), KernelError> {
+    let (descriptors, tree) = (&kernel.descriptors, &kernel.tree);
     let known: BTreeSet<StreamId> = streams.iter().map(|stream| stream.id).collect();
     let mut used = BTreeSet::new();
     for &stream in listeners.iter().flat_map(|listener| &listener.queue) {
         if !known.contains(&stream) {
             return Err(KernelError::Queue { stream });
+        }
+        if !used.insert(stream) {
+            return Err(KernelError::SharedStream { stream });
+        }
+    }
+    if let Some(Pending::Connect { stream }) = kernel.pending {
+        if !known.contains(&stream) {
+            return Err(KernelError::Opening { stream });
         }
         if !used.insert(stream) {
             return Err(KernelError::SharedStream { stream });

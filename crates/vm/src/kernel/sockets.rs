@@ -16,7 +16,7 @@ const SHUTDOWN_WRITE: u32 = 2;
 
 impl Kernel {
     /// The stream of a connection's descriptor.
-    fn socket(&self, descriptor: u32) -> Call<StreamId> {
+    pub(super) fn socket(&self, descriptor: u32) -> Call<StreamId> {
         match self.descriptor(descriptor)?.target {
             Target::Socket(stream) => Ok(stream),
             Target::Listener(_) => Err(Errno::NOTCONN),

@@ -57,6 +57,13 @@ impl Channel {
             _ => Wait::STDIO,
         }
     }
+
+    fn why_broken(self, kernel: &Kernel) -> Errno {
+        match self {
+            Channel::Socket(stream) => kernel.why_broken(stream),
+            _ => Errno::CONNRESET,
+        }
+    }
 }
 
 /// What is left of `buffers` after `skip` bytes, in pieces that are moved at once.
@@ -142,7 +149,7 @@ impl Read {
                     self.done(guest, copied)
                 }
                 Io::Closed => self.done(guest, 0),
-                Io::Reset => Err(Errno::CONNRESET),
+                Io::Reset => Err(channel.why_broken(kernel)),
                 Io::Blocked if nonblocking => Err(Errno::AGAIN),
                 Io::Blocked => Ok(Step::Block(channel.wait())),
             };
@@ -166,7 +173,7 @@ impl Read {
                     ended = true;
                     break;
                 }
-                Io::Reset if self.moved == 0 => return Err(Errno::CONNRESET),
+                Io::Reset if self.moved == 0 => return Err(channel.why_broken(kernel)),
                 Io::Reset => {
                     ended = true;
                     break;
@@ -300,7 +307,7 @@ impl Write {
                 Io::Done(_) | Io::Blocked => return self.full(guest, channel, nonblocking),
                 // Told at the next call, if this one has moved something.
                 Io::Reset | Io::Closed if self.moved > 0 => break,
-                Io::Reset => return Err(Errno::CONNRESET),
+                Io::Reset => return Err(channel.why_broken(kernel)),
                 Io::Closed => return Err(Errno::PIPE),
             }
         }

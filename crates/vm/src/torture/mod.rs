@@ -2,7 +2,7 @@
 //! whether anyone could tell.
 //!
 //! - `world`: a virtual clock, seeded entropy, captured standard streams;
-//! - `network`: clients that follow a script.
+//! - `network`: clients that follow a script, and servers.
 //!
 //! Time passes with host calls, not with polls or freezes; where the program waits, first the next
 //! step of the script happens, then the clock jumps to the next deadline. So what the program sees
@@ -15,7 +15,7 @@
 mod network;
 mod world;
 
-pub use network::{Script, ScriptStep, ScriptedNetwork};
+pub use network::{Outside, Script, ScriptStep, ScriptedNetwork};
 pub use world::{OnOutput, World};
 
 use crate::engine::Polls;

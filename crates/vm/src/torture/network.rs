@@ -1,10 +1,11 @@
-//! Clients that follow a script: what a server under torture talks to.
+//! Clients that follow a script, and servers that do always the same: what a program under torture
+//! talks to.
 //!
 //! Nothing happens on its own: whenever the program waits, [`ScriptedNetwork::advance`] takes what
 //! it has written and plays the next step. So the order of events follows from the program alone.
 
 use super::Answer;
-use crate::ports::{Io, Network, Readiness};
+use crate::ports::{ConnectError, Destination, Io, Network, Progress, Readiness};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -21,6 +22,17 @@ pub struct Script {
     pub steps: Vec<ScriptStep>,
     /// Bytes that a client lets the program write before it must wait.
     pub window: usize,
+    /// What there is to connect to, by the path that opens it; anything else is not allowed.
+    pub outside: BTreeMap<String, Outside>,
+}
+
+/// What the program finds where it connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// A server that sends everything back.
+    Echo,
+    /// Nothing that could be connected to.
+    Nobody(ConnectError),
 }
 
 /// One thing that a client does.
@@ -64,9 +76,13 @@ impl Default for Script {
         Script {
             steps: Vec::new(),
             window: WINDOW_BYTES,
+            outside: BTreeMap::new(),
         }
     }
 }
+
+/// The streams that the program opens have numbers from here on; clients have lower ones.
+const FIRST_OPENED: u64 = 1 << 32;
 
 /// A [`Network`] whose clients follow a script.
 pub struct ScriptedNetwork {
@@ -76,6 +92,9 @@ pub struct ScriptedNetwork {
 struct State {
     steps: VecDeque<ScriptStep>,
     window: usize,
+    outside: BTreeMap<String, Outside>,
+    /// Streams that the program has opened.
+    opened: u64,
     listeners: Vec<Listener>,
     streams: BTreeMap<StreamId, Connection>,
     answers: BTreeMap<u64, Answer>,
@@ -85,6 +104,10 @@ struct State {
 /// The program's end of a connection. Its client has the number of the stream.
 #[derive(Clone, Default)]
 struct Connection {
+    /// What the program has opened it to.
+    to: Option<(String, Outside)>,
+    connecting: bool,
+    failed: Option<ConnectError>,
     unread: VecDeque<u8>,
     received: u64,
     written: Vec<u8>,
@@ -107,6 +130,8 @@ impl ScriptedNetwork {
         let state = State {
             steps: script.steps.into(),
             window: script.window.max(1),
+            outside: script.outside,
+            opened: 0,
             listeners: listeners.iter().map(listener).collect(),
             streams: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -124,7 +149,7 @@ impl ScriptedNetwork {
     /// Takes what was written, or plays the next step; false if there is nothing to do.
     pub fn advance(&self) -> bool {
         let mut state = self.state();
-        let happened = state.take() || state.play();
+        let happened = state.take() || state.connect() || state.play();
         let waker = happened.then(|| state.waker.take()).flatten();
         drop(state);
         if let Some(waker) = waker {
@@ -138,6 +163,12 @@ impl ScriptedNetwork {
         let mut state = self.state();
         state.take();
         state.answers.clone()
+    }
+
+    /// The streams that there are.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> Vec<StreamId> {
+        self.state().streams.keys().copied().collect()
     }
 
     /// Takes the program's side of all connections over from a snapshot.
@@ -154,7 +185,28 @@ impl ScriptedNetwork {
             connection.reset = stream.reset.is_some();
             connection.read_closed = stream.receive_closed;
             connection.write_closed = stream.send_closed;
+            connection.connecting = stream.send_limit == 0;
         }
+    }
+}
+
+impl Connection {
+    /// The server sends back what was written.
+    fn echo(&mut self) -> bool {
+        let ended = (self.write_closed || self.closed) && !self.finished;
+        let happened = ended || !self.written.is_empty();
+        let length = self.written.len() as u64;
+        self.acknowledged += length;
+        let written = self.written.drain(..);
+        match self.read_closed {
+            true => drop(written),
+            false => {
+                self.unread.extend(written);
+                self.received += length;
+            }
+        }
+        self.finished |= ended;
+        happened
     }
 }
 
@@ -163,6 +215,10 @@ impl State {
     fn take(&mut self) -> bool {
         let mut taken = false;
         for (id, connection) in &mut self.streams {
+            if connection.to.is_some() {
+                taken |= connection.echo();
+                continue;
+            }
             let answer = self.answers.entry(id.0).or_default();
             taken |= !connection.written.is_empty();
             connection.acknowledged += connection.written.len() as u64;
@@ -171,6 +227,20 @@ impl State {
         }
         self.streams.retain(|_, connection| !connection.closed);
         taken
+    }
+
+    /// One connection that the program opens is made, or fails.
+    fn connect(&mut self) -> bool {
+        let mut connections = self.streams.values_mut();
+        let Some(connection) = connections.find(|connection| connection.connecting) else {
+            return false;
+        };
+        connection.connecting = false;
+        if let Some((_, Outside::Nobody(error))) = connection.to {
+            connection.failed = Some(error);
+            connection.reset = true;
+        }
+        true
     }
 
     /// Plays the next step, unless it must wait.
@@ -229,6 +299,32 @@ impl Network for ScriptedNetwork {
         (!queue.is_empty()).then(|| queue.remove(0))
     }
 
+    fn connect(&self, to: &Destination) -> Result<StreamId, ConnectError> {
+        let mut state = self.state();
+        let path = to.to_string();
+        let outside = *state.outside.get(&path).ok_or(ConnectError::Denied)?;
+        let id = StreamId(FIRST_OPENED + state.opened);
+        state.opened += 1;
+        let connection = Connection {
+            to: Some((path, outside)),
+            connecting: true,
+            ..Connection::default()
+        };
+        state.streams.insert(id, connection);
+        Ok(id)
+    }
+
+    fn progress(&self, stream: StreamId) -> Progress {
+        match self.state().open(stream) {
+            None => Progress::Failed(ConnectError::Reset),
+            Some(connection) if connection.connecting => Progress::Connecting,
+            Some(connection) if connection.reset => {
+                Progress::Failed(connection.failed.unwrap_or(ConnectError::Reset))
+            }
+            Some(_) => Progress::Connected,
+        }
+    }
+
     fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io {
         let mut state = self.state();
         let Some(connection) = state.open(stream) else {
@@ -261,6 +357,9 @@ impl Network for ScriptedNetwork {
         }
         if connection.write_closed {
             return Io::Closed;
+        }
+        if connection.connecting {
+            return Io::Blocked;
         }
         let count = bytes
             .len()
@@ -296,7 +395,10 @@ impl Network for ScriptedNetwork {
             };
         };
         let broken = connection.reset || connection.write_closed;
-        let room = window - connection.written.len().min(window);
+        let room = match connection.connecting {
+            true => 0,
+            false => window - connection.written.len().min(window),
+        };
         Readiness {
             readable: connection.unread.len() as u64,
             writable: if broken { 1 } else { room as u64 },
@@ -323,10 +425,16 @@ impl Network for ScriptedNetwork {
         let stream = |(id, connection): (&StreamId, &Connection)| Stream {
             id: *id,
             anchor: NodeId::default(),
-            peer: format!("client {}", id.0),
+            peer: match &connection.to {
+                Some((path, _)) => path.clone(),
+                None => format!("client {}", id.0),
+            },
             unacknowledged: connection.written.clone(),
             acknowledged: connection.acknowledged,
-            send_limit: connection.acknowledged + state.window as u64,
+            send_limit: match connection.connecting {
+                true => 0,
+                false => connection.acknowledged + state.window as u64,
+            },
             send_closed: connection.write_closed,
             unread: connection.unread.iter().copied().collect(),
             received: connection.received,

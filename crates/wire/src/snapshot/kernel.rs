@@ -48,6 +48,11 @@ pub enum Pending {
         /// Bytes.
         filled: u32,
     },
+    /// A call that opens a connection: the stream that it has opened and waits for.
+    Connect {
+        /// The stream.
+        stream: StreamId,
+    },
 }
 
 /// Limits of one process.
@@ -232,9 +237,9 @@ pub struct Listener {
 pub struct Stream {
     /// Its id.
     pub id: StreamId,
-    /// The node that holds the client's side.
+    /// The node that holds the other side.
     pub anchor: NodeId,
-    /// The client's address as text.
+    /// The client's address as text; of a stream that the process opened, the path that it opened.
     pub peer: String,
     /// The bytes that the process wrote and the anchor has not acknowledged.
     #[serde(with = "serde_bytes")]

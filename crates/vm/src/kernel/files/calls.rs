@@ -13,6 +13,7 @@ const WHENCE_CURRENT: u32 = 1;
 const WHENCE_END: u32 = 2;
 
 /// Arguments of `path_open`, in the standard's order.
+#[derive(Clone, Copy)]
 pub(in super::super) struct Open {
     pub directory: u32,
     pub lookup: u32,

@@ -3,6 +3,7 @@
 mod long;
 mod model;
 mod network;
+mod outgoing;
 mod paths;
 mod poll;
 mod streams;
@@ -11,6 +12,7 @@ mod volumes;
 use super::abi::{Call, Errno, rights};
 use super::files::{Allocate, Open, ReadDirectory};
 use super::guest::{Guest, u32_at, u64_at};
+use super::outgoing::OpenPath;
 use super::transfer::{Read, Vectored, Write};
 use super::waiting::{Blocking, Step, Wait};
 use super::{Kernel, newborn};
@@ -214,8 +216,7 @@ impl Bench {
             fdflags,
             out: OUT,
         };
-        self.call(|kernel, guest| kernel.path_open(guest, open))?;
-        Ok(self.u32(OUT))
+        Ok(self.attempt(&mut OpenPath::new(open))?.expect("it blocks"))
     }
 
     fn open(&mut self, path: &[u8], flags: u32) -> Call<u32> {

@@ -9,7 +9,11 @@ use crate::torture::{Script, ScriptStep};
 use wire::snapshot::Limits;
 
 fn bench(steps: Vec<ScriptStep>) -> Bench {
-    let script = Script { steps, window: 8 };
+    let script = Script {
+        steps,
+        window: 8,
+        ..Script::default()
+    };
     let bench = bench_with(script, Limits::default());
     while bench.network.advance() {}
     bench

@@ -171,7 +171,14 @@ fn all_that_is_ready_is_told_at_once() {
             bytes: b"abc".to_vec(),
         },
     ];
-    let mut bench = bench_with(Script { steps, window: 10 }, Limits::default());
+    let mut bench = bench_with(
+        Script {
+            steps,
+            window: 10,
+            ..Script::default()
+        },
+        Limits::default(),
+    );
     let subscriptions = [
         descriptor(1, 1, LISTENER),
         descriptor(2, 1, 0),
@@ -221,7 +228,14 @@ fn a_half_closed_connection_hangs_up_when_all_is_read() {
         },
         ScriptStep::Finish { client: 1 },
     ];
-    let mut bench = bench_with(Script { steps, window: 10 }, Limits::default());
+    let mut bench = bench_with(
+        Script {
+            steps,
+            window: 10,
+            ..Script::default()
+        },
+        Limits::default(),
+    );
     while bench.network.advance() {}
     let mut accept = super::super::sockets::Accept {
         descriptor: LISTENER,
