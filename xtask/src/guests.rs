@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_recipe_names_files_that_are_there() {
         let recipe = Recipe::read().unwrap();
-        assert_eq!(recipe.own.len(), 10);
+        assert_eq!(recipe.own.len(), 12);
         for file in recipe.files() {
             assert!(folder().join(&file).is_file(), "{file}");
         }

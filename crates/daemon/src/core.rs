@@ -26,7 +26,7 @@ use wire::link::{LinkKind, Secret};
 
 /// How long a dead node may stay so before its clients are given up: as long as an anchor holds its
 /// clients for a dead owner. After that there is nothing left to come back for.
-fn giving_up() -> Duration {
+pub fn giving_up() -> Duration {
     gateway::Config::default().dead_timeout
 }
 

@@ -21,7 +21,8 @@ use wire::frame::{End, StreamFrame};
 use wire::link::{Hello, LinkKind};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
-/// Processes whose departure is remembered, so that anchors can be told the epoch.
+/// Processes whose departure is remembered, so that anchors can be told the epoch, and other processes
+/// where they went.
 const REMEMBERED: usize = 4096;
 
 /// How long bytes may stay unacknowledged for no better reason than to save frames. What is not
@@ -52,7 +53,7 @@ pub struct Switch {
     changing: Mutex<u64>,
     anchors: RwLock<HashMap<StreamId, Arc<dyn Port>>>,
     processes: RwLock<HashMap<ProcessId, Arc<dyn Port>>>,
-    departed: Mutex<HashMap<ProcessId, Epoch>>,
+    departed: Mutex<HashMap<ProcessId, (Epoch, Option<NodeId>)>>,
     memory: mpsc::UnboundedSender<StreamFrame>,
     lazy: Mutex<Vec<Arc<dyn Port>>>,
     lazy_waiting: Arc<Notify>,
@@ -189,8 +190,15 @@ impl Switch {
         }
     }
 
-    /// Forgets them, if they still are `port`'s. `epoch` is the latest one known of the process.
-    pub fn remove_process(&self, process: ProcessId, port: &Arc<dyn Port>, epoch: Epoch) {
+    /// Forgets them, if they still are `port`'s. `epoch` is the latest one known of the process, and
+    /// `went` where it is under that, if it is anywhere.
+    pub fn remove_process(
+        &self,
+        process: ProcessId,
+        port: &Arc<dyn Port>,
+        epoch: Epoch,
+        went: Option<NodeId>,
+    ) {
         let mut ports = self
             .processes
             .write()
@@ -206,7 +214,7 @@ impl Switch {
         if departed.len() >= REMEMBERED {
             departed.clear();
         }
-        departed.insert(process, epoch);
+        departed.insert(process, (epoch, went));
     }
 
     /// Forgets them, as if they had never been.
@@ -229,7 +237,7 @@ impl Switch {
                 let anchors = self.anchors.read().unwrap_or_else(PoisonError::into_inner);
                 anchors.get(&frame.stream).cloned()
             }
-            End::Process => {
+            End::Process | End::Partner { .. } => {
                 let ports = self
                     .processes
                     .read()
@@ -246,10 +254,11 @@ impl Switch {
         }
         let answer = match frame.to {
             End::Anchor => answer_for_missing_anchor(&frame),
-            End::Process => {
+            End::Process | End::Partner { .. } => {
                 let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
                 let known = departed.get(&frame.process).copied();
-                answer_for_missing_process(&frame, known.unwrap_or(frame.epoch))
+                let (epoch, went) = known.unwrap_or((frame.epoch, None));
+                answer_for_missing_process(&frame, epoch, went)
             }
         };
         if let Some(frame) = answer {

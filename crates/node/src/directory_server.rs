@@ -73,7 +73,7 @@ impl Server {
 
     /// A question came; only members' questions are brought here.
     pub(crate) fn handle_ask(&mut self, from: NodeId, request: u64, operation: Operation) {
-        if matches!(operation, Operation::Get(_)) {
+        if matches!(operation, Operation::Get(_) | Operation::Find(_)) {
             let (answer, _) = self.directory.decide(&operation);
             self.answer(from, request, answer);
             return;
@@ -251,7 +251,7 @@ fn touches(operation: &Operation) -> Option<(ProcessId, Option<&str>)> {
         Operation::CompareAndSet { process, .. } | Operation::Remove { process, .. } => {
             Some((*process, None))
         }
-        Operation::Get(_) | Operation::List { .. } => None,
+        Operation::Get(_) | Operation::Find(_) | Operation::List { .. } => None,
     }
 }
 

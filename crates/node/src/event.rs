@@ -117,6 +117,13 @@ pub enum Event {
         /// The process.
         process: ProcessId,
     },
+    /// Question: which process has this name, and who owns it? Asks the directory.
+    Find {
+        /// For the reply.
+        token: Token,
+        /// The name.
+        name: String,
+    },
     /// Question: all records. Asks the directory.
     List {
         /// For the reply.
@@ -380,6 +387,8 @@ pub enum Reply {
     Forgotten,
     /// Locate.
     Located(Record),
+    /// Find: nothing, if no process has the name.
+    Found(Option<Record>),
     /// List.
     Records(Vec<Record>),
     /// Remove: the record as it was.

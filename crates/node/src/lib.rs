@@ -60,6 +60,8 @@ enum Purpose {
     MigrateElsewhere { token: Token, process: ProcessId },
     /// `Locate`.
     Locate { token: Token, process: ProcessId },
+    /// `Find`.
+    Find { token: Token },
     /// `List`: what the pages so far have listed.
     List { token: Token, listed: Vec<Record> },
     /// `Remove`: the record as it is.
@@ -222,6 +224,9 @@ impl Node {
             Event::Locate { token, process } => {
                 let operation = Operation::Get(process);
                 self.ask_for(now, token, operation, Purpose::Locate { token, process });
+            }
+            Event::Find { token, name } => {
+                self.ask_for(now, token, Operation::Find(name), Purpose::Find { token });
             }
             Event::List { token } => self.list(now, token, Vec::new()),
             Event::Watch { process, epoch } => self.watch(now, process, epoch),
@@ -431,6 +436,15 @@ impl Node {
                 let reply = match answer {
                     Some(Answer::Done(record)) => Reply::Located(record),
                     other => Reply::Failed(not_answered(other, process)),
+                };
+                self.reply(token, reply);
+            }
+            Purpose::Find { token } => {
+                let reply = match answer {
+                    Some(Answer::Done(record)) => Reply::Found(Some(record)),
+                    Some(Answer::Unknown) => Reply::Found(None),
+                    Some(Answer::Failed(why)) => Reply::Failed(Failure::Store(why)),
+                    _ => Reply::Failed(Failure::DirectoryUnreachable),
                 };
                 self.reply(token, reply);
             }

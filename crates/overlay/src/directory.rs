@@ -79,6 +79,11 @@ impl Directory {
                 Some(record) => (Answer::Done(record.clone()), None),
                 None => (Answer::Unknown, None),
             },
+            Operation::Find(name) => {
+                let found = self.names.get(name).and_then(|id| self.get(*id));
+                let answer = found.map_or(Answer::Unknown, |record| Answer::Done(record.clone()));
+                (answer, None)
+            }
             Operation::CompareAndSet {
                 process,
                 expect,

@@ -416,7 +416,7 @@ impl World {
                     }
                 }
             },
-            To::Process => {
+            To::Process | To::Partner { .. } => {
                 let process = frame.process;
                 let host = &mut self.hosts[index];
                 let mut arrivals = host.arrivals.values_mut();
@@ -430,7 +430,7 @@ impl World {
                     side.handle(from, frame);
                 } else {
                     let known = host.left.get(&process).copied().unwrap_or_default();
-                    if let Some(frame) = answer_for_missing_process(&frame, known) {
+                    if let Some(frame) = answer_for_missing_process(&frame, known, None) {
                         self.carry_one(index, Transmit { to: from, frame });
                     }
                 }

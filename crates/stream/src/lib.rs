@@ -8,6 +8,8 @@
 //! nothing is lost, repeated or reordered, however often the process moves or a link is remade; and
 //! where that cannot be kept, because an older state was restored, the stream is reset.
 //!
+//! A stream can also lie between two processes, both of which move; see [`Sought`].
+//!
 //! - [`End`]: one end. Its states are drawn in its module.
 //! - [`Side`]: all ends of one process and its listeners' queues: what a process's sockets are.
 //! - [`answer_for_missing_anchor`], [`answer_for_missing_process`]: what a node says on behalf of
@@ -22,7 +24,7 @@ mod end;
 mod missing;
 mod side;
 
-pub use end::{Change, End, Ignored, Status};
+pub use end::{Change, End, Ignored, Sought, Status};
 pub use missing::{answer_for_missing_anchor, answer_for_missing_process};
 pub use side::{Progress, RestoreError, Side};
 

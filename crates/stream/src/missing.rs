@@ -1,7 +1,8 @@
 //! Answers on behalf of an end that is not here, so that the other end does not wait for ever.
 
-use wire::Epoch;
+use crate::end::other;
 use wire::frame::{Body, End, ResetReason, StreamFrame};
+use wire::{Epoch, NodeId};
 
 /// What an anchor's node answers to a frame for a stream that it does not have (any more).
 pub fn answer_for_missing_anchor(frame: &StreamFrame) -> Option<StreamFrame> {
@@ -11,34 +12,53 @@ pub fn answer_for_missing_anchor(frame: &StreamFrame) -> Option<StreamFrame> {
 }
 
 /// What a node answers to a frame for a process that it does not run. `epoch` is the latest one that
-/// it knows of, so that the anchor can tell whether this is news.
-pub fn answer_for_missing_process(frame: &StreamFrame, epoch: Epoch) -> Option<StreamFrame> {
-    (frame.to == End::Process && deserves_answer(&frame.body))
-        .then(|| answer(frame, epoch, Body::NotHere))
+/// it knows of, so that the other end can tell whether this is news; `went` is where the process went
+/// under that epoch, if it went from here.
+pub fn answer_for_missing_process(
+    frame: &StreamFrame,
+    epoch: Epoch,
+    went: Option<NodeId>,
+) -> Option<StreamFrame> {
+    let body = match (frame.to, went) {
+        (End::Anchor, _) => return None,
+        (End::Partner { .. }, Some(to)) => Body::Moved { to },
+        (End::Partner { .. } | End::Process, _) => Body::NotHere,
+    };
+    deserves_answer(&frame.body).then(|| answer(frame, epoch, body))
 }
 
 /// Whether the sender of such a frame waits for something.
 pub(crate) fn deserves_answer(body: &Body) -> bool {
     match body {
         Body::Open { .. }
+        | Body::Call { .. }
         | Body::Data { .. }
         | Body::Ack { .. }
         | Body::Fin { .. }
         | Body::Standby { .. }
         | Body::Resume { .. }
         | Body::Resumed { .. } => true,
-        Body::Reset(_) | Body::StandbyAck { .. } | Body::NotHere => false,
+        Body::Reset(_) | Body::StandbyAck { .. } | Body::NotHere | Body::Moved { .. } => false,
     }
 }
 
-fn answer(frame: &StreamFrame, epoch: Epoch, body: Body) -> StreamFrame {
+/// An answer of the end that the frame is for, whose process is owned under `epoch`.
+pub(crate) fn answer(frame: &StreamFrame, epoch: Epoch, body: Body) -> StreamFrame {
+    let (process, stream, to, epoch) = match frame.to {
+        End::Anchor => (frame.process, frame.stream, End::Process, epoch),
+        End::Process => (frame.process, frame.stream, End::Anchor, epoch),
+        End::Partner { from, epoch: its } => {
+            let to = End::Partner {
+                from: frame.process,
+                epoch,
+            };
+            (from, other(frame.stream), to, its)
+        }
+    };
     StreamFrame {
-        process: frame.process,
-        stream: frame.stream,
-        to: match frame.to {
-            End::Anchor => End::Process,
-            End::Process => End::Anchor,
-        },
+        process,
+        stream,
+        to,
         epoch,
         body,
     }

@@ -17,10 +17,12 @@
 //!
 //! The verbs are those of a process's network port, so that a world needs only a lock around this.
 
-use crate::missing::deserves_answer;
+mod partners;
+
+use crate::missing::{answer, deserves_answer};
 use crate::{Change, Config, End, Ignored, Io, Readiness, Status, Transmit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use wire::frame::{self, Body, ResetReason, StreamFrame};
+use wire::frame::{Body, End as To, ResetReason, StreamFrame};
 use wire::snapshot::{Listener, Stream};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
@@ -84,6 +86,16 @@ struct Entry {
     waiting: Option<u16>,
     /// It stands by and its anchor has not answered.
     unattached: bool,
+    /// It waits for another process.
+    seeking: bool,
+}
+
+/// An answer on behalf of a stream that is not here.
+#[derive(Debug)]
+struct Answer {
+    /// What it answers.
+    frame: StreamFrame,
+    body: Body,
 }
 
 #[derive(Debug)]
@@ -113,7 +125,9 @@ pub struct Side {
     /// How many entries are unattached.
     unattached: usize,
     /// Answers on behalf of streams that are not here.
-    answers: BTreeMap<StreamId, (NodeId, Body)>,
+    answers: BTreeMap<StreamId, (NodeId, Answer)>,
+    /// How many entries wait for another process.
+    seeking: usize,
     /// Connections that arrived while nothing could be accepted.
     held_back: BTreeMap<StreamId, (NodeId, StreamFrame)>,
     ignored: Ignored,
@@ -147,6 +161,7 @@ impl Side {
             lazy: BTreeSet::new(),
             unattached: 0,
             answers: BTreeMap::new(),
+            seeking: 0,
             held_back: BTreeMap::new(),
             ignored: Ignored::default(),
         }
@@ -239,6 +254,7 @@ impl Side {
             ready: false,
             waiting,
             unattached: false,
+            seeking: false,
         };
         self.entries.insert(id, entry);
         self.refresh(id);
@@ -273,6 +289,15 @@ impl Side {
                 self.unattached - 1
             };
         }
+        let seeking = entry.end.sought().is_some();
+        if seeking != entry.seeking {
+            entry.seeking = seeking;
+            self.seeking = if seeking {
+                self.seeking + 1
+            } else {
+                self.seeking - 1
+            };
+        }
         if entry.end.wants_transmit() && !entry.ready {
             entry.ready = true;
             self.ready.push_back(id);
@@ -287,10 +312,18 @@ impl Side {
             if let Some(queue) = self.listeners.get_mut(usize::from(listener)) {
                 queue.waiting.retain(|waiting| *waiting != id);
             }
-            self.entries.remove(&id);
+            self.remove(id);
         } else if entry.end.is_closed() {
-            self.entries.remove(&id);
+            self.remove(id);
         }
+    }
+}
+
+impl Side {
+    /// Forgets a stream, which does not stand by any more.
+    fn remove(&mut self, id: StreamId) {
+        let removed = self.entries.remove(&id);
+        self.seeking -= usize::from(removed.is_some_and(|entry| entry.seeking));
     }
 }
 
@@ -485,11 +518,12 @@ impl Side {
         self.ready.clear();
         self.lazy.clear();
         self.unattached = 0;
-        for answer in self.answers.values_mut() {
-            answer.1 = Body::NotHere;
+        self.seeking = 0;
+        for (_, answer) in self.answers.values_mut() {
+            answer.body = Body::NotHere;
         }
-        for (id, (from, _)) in std::mem::take(&mut self.held_back) {
-            self.answer(id, from, Body::NotHere);
+        for (from, frame) in std::mem::take(&mut self.held_back).into_values() {
+            self.answer(from, frame, Body::NotHere);
         }
     }
 
@@ -520,20 +554,22 @@ impl Side {
             self.anchor_gone(node);
         } else if self.mode == Mode::StandingBy {
             self.with_all(|end| {
-                if end.peer() == node {
+                if end.peer() == node && !end.is_partner() {
                     end.give_up(ResetReason::ClientGone);
                 }
             });
         }
+        self.partner_away(node);
     }
 
     /// A node is gone for good, and with it the clients whose anchor it was.
     pub fn anchor_gone(&mut self, node: NodeId) {
         self.with_all(|end| {
-            if end.peer() == node {
+            if end.peer() == node && !end.is_partner() {
                 end.peer_gone(ResetReason::ClientGone);
             }
         });
+        self.partner_away(node);
     }
 
     /// There is nothing else to do: acknowledges what has not been. Costs nothing where nothing was
@@ -547,7 +583,7 @@ impl Side {
     /// Takes a frame that the node `from` has sent to this process. The change tells whether the
     /// process is to be woken.
     pub fn handle(&mut self, from: NodeId, frame: StreamFrame) -> Change {
-        if frame.process != self.process || frame.to != frame::End::Process {
+        if frame.process != self.process || frame.to == To::Anchor {
             self.ignored.foreign += 1;
             return Change::default();
         }
@@ -568,70 +604,90 @@ impl Side {
             if frame.epoch < self.epoch {
                 self.ignored.older_epoch += 1;
                 if self.mode != Mode::StandingBy {
-                    self.answer_former(from, &frame);
+                    self.answer_former(from, frame);
                 }
                 return Change::default();
             }
         }
         match (self.mode, &frame.body) {
-            (Mode::Left, body) if deserves_answer(body) => self.answer(id, from, Body::NotHere),
-            (Mode::Running, Body::Open { .. }) => return self.open(from, frame),
-            (Mode::StandingBy | Mode::Sealed, Body::Open { .. }) => self.hold_back(from, frame),
+            (Mode::Left, _) => self.answer(from, frame, Body::NotHere),
+            (Mode::Running, Body::Open { .. } | Body::Call { .. }) => {
+                return self.open(from, frame);
+            }
+            (Mode::StandingBy | Mode::Sealed, Body::Open { .. } | Body::Call { .. }) => {
+                self.hold_back(from, frame);
+            }
             (_, Body::Reset(_)) => {
                 self.held_back.remove(&id);
             }
-            (_, body) if deserves_answer(body) => {
-                self.answer(id, from, Body::Reset(ResetReason::Closed));
-            }
-            _ => {}
+            _ => self.answer(from, frame, Body::Reset(ResetReason::Closed)),
         }
         Change::default()
     }
 
-    /// Answers an anchor that has not heard of this owner, about a stream that is not here.
-    fn answer_former(&mut self, from: NodeId, frame: &StreamFrame) {
-        match &frame.body {
+    /// Answers whoever has not heard of this owner, about a stream that is not here.
+    fn answer_former(&mut self, from: NodeId, frame: StreamFrame) {
+        let body = match frame.body {
             // It shall look again, and come under our epoch. (What comes late must not open anything.)
-            Body::Open { .. } => self.answer(frame.stream, from, Body::NotHere),
-            body if deserves_answer(body) => {
-                self.answer(frame.stream, from, Body::Reset(ResetReason::Closed));
-            }
-            _ => {}
-        }
+            Body::Open { .. } | Body::Call { .. } => Body::NotHere,
+            _ => Body::Reset(ResetReason::Closed),
+        };
+        self.answer(from, frame, body);
     }
 
     fn open(&mut self, from: NodeId, frame: StreamFrame) -> Change {
-        let Body::Open {
-            listener,
-            peer,
-            window,
-        } = frame.body
-        else {
-            return Change::default();
+        let (index, peer, window) = match (&frame.body, frame.to) {
+            (
+                Body::Open {
+                    listener,
+                    peer,
+                    window,
+                },
+                To::Process,
+            ) => (Some(*listener), peer, *window),
+            (
+                Body::Call {
+                    listener,
+                    peer,
+                    window,
+                },
+                To::Partner { .. },
+            ) if frame.stream.0 & 1 == 1 => (self.listener_called(listener), peer, *window),
+            _ => {
+                self.ignored.foreign += 1;
+                return Change::default();
+            }
         };
         let id = frame.stream;
         let full = self.ended || self.entries.len() >= self.config.max_streams;
-        let queue = self.listeners.get_mut(usize::from(listener));
-        let Some(queue) =
-            queue.filter(|queue| !full && queue.waiting.len() < self.config.max_queue)
-        else {
-            self.answer(id, from, Body::Reset(ResetReason::Refused));
+        let queue = index.and_then(|index| self.listeners.get_mut(usize::from(index)));
+        let max_queue = self.config.max_queue;
+        let (Some(queue), Some(index)) = (
+            queue.filter(|queue| !full && queue.waiting.len() < max_queue),
+            index,
+        ) else {
+            let none = index.is_none() && !self.ended;
+            let reason = match none {
+                true => ResetReason::NotFound,
+                false => ResetReason::Refused,
+            };
+            self.answer(from, frame, Body::Reset(reason));
             return Change::default();
         };
         queue.waiting.push_back(id);
         let first = queue.waiting.len() == 1;
-        let config = &self.config;
-        let end = End::accept(
-            self.process,
-            id,
-            self.me,
-            from,
-            self.epoch,
-            &peer,
-            window,
-            config,
-        );
-        self.insert(id, end, Some(listener));
+        let (process, me, epoch, config) = (self.process, self.me, self.epoch, &self.config);
+        let end = match frame.to {
+            To::Partner {
+                from: partner,
+                epoch: its,
+            } => {
+                let partner = (partner, its);
+                End::called(process, id, me, epoch, from, partner, peer, window, config)
+            }
+            _ => End::accept(process, id, me, from, epoch, peer, window, config),
+        };
+        self.insert(id, end, Some(index));
         Change {
             readiness: first,
             state: true,
@@ -652,9 +708,11 @@ impl Side {
         }
     }
 
-    fn answer(&mut self, id: StreamId, to: NodeId, body: Body) {
-        if self.answers.len() < MAX_ANSWERS {
-            self.answers.insert(id, (to, body));
+    /// Answers a frame, if its sender waits for something.
+    fn answer(&mut self, to: NodeId, frame: StreamFrame, body: Body) {
+        if deserves_answer(&frame.body) && self.answers.len() < MAX_ANSWERS {
+            self.answers
+                .insert(frame.stream, (to, Answer { frame, body }));
         }
     }
 
@@ -664,15 +722,9 @@ impl Side {
             return None;
         }
         if self.mode != Mode::StandingBy
-            && let Some((stream, (to, body))) = self.answers.pop_first()
+            && let Some((_, (to, answered))) = self.answers.pop_first()
         {
-            let frame = StreamFrame {
-                process: self.process,
-                stream,
-                to: frame::End::Anchor,
-                epoch: self.epoch,
-                body,
-            };
+            let frame = answer(&answered.frame, self.epoch, answered.body);
             return Some(Transmit { to, frame });
         }
         while let Some(id) = self.ready.pop_front() {

@@ -333,7 +333,7 @@ impl World {
                 }
                 None => {
                     // A node that knows nothing of the process but that it is not here.
-                    if let Some(answer) = answer_for_missing_process(&frame, frame.epoch)
+                    if let Some(answer) = answer_for_missing_process(&frame, frame.epoch, None)
                         && self.links[link].up
                     {
                         self.links[link].to_anchor.push_back(answer);

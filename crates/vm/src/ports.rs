@@ -131,6 +131,13 @@ pub enum Destination {
         /// The port.
         port: u16,
     },
+    /// Another process.
+    Service {
+        /// The name of the process.
+        name: String,
+        /// The name of its listener; the first one, if it is empty.
+        listener: String,
+    },
 }
 
 impl std::fmt::Display for Destination {
@@ -138,6 +145,10 @@ impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Destination::Tcp { host, port } => write!(f, "/net/tcp/{host}/{port}"),
+            Destination::Service { name, listener } => match listener.is_empty() {
+                true => write!(f, "/svc/{name}"),
+                false => write!(f, "/svc/{name}/{listener}"),
+            },
         }
     }
 }

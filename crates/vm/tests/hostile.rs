@@ -117,6 +117,7 @@ fn world(events: u64) -> (Arc<Impatient>, Ports) {
         end: None,
         receive_closed: false,
         reset: None,
+        partner: None,
     };
     let world = Arc::new(Impatient {
         left: (events, None).into(),

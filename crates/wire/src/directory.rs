@@ -74,6 +74,8 @@ pub enum Operation {
         /// The last id of the page before.
         after: Option<ProcessId>,
     },
+    /// Reads the record of the process of this name.
+    Find(String),
 }
 
 /// The directory's answer.

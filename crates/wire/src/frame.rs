@@ -1,4 +1,5 @@
-//! Frames of one stream, between the anchor's end and the process's end.
+//! Frames of one stream, between the anchor's end and the process's end, or between the ends of two
+//! processes.
 
 use crate::{Epoch, NodeId, ProcessId, StreamId};
 use serde::{Deserialize, Serialize};
@@ -12,19 +13,28 @@ pub struct StreamFrame {
     pub stream: StreamId,
     /// Which of the stream's two ends this is for (two ends may be on one node).
     pub to: End,
-    /// The epoch of the process's owner, as the sender knows it: the fence.
+    /// The epoch of that process's owner, as the sender knows it: the fence.
     pub epoch: Epoch,
     /// What it says.
     pub body: Body,
 }
 
-/// The two ends of a client's stream.
+/// The two ends of a client's stream, or one of those of a stream between two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum End {
     /// The end that holds the client's connection.
     Anchor,
     /// The end inside the process.
     Process,
+    /// The end inside the process, of a stream whose other end is inside another one. The two ends
+    /// have ids that differ in the lowest bit, which is clear in the id of the end that opened it; a
+    /// frame has the id of the end that it is for.
+    Partner {
+        /// The process that sends it.
+        from: ProcessId,
+        /// The epoch under which that process is owned by its sender.
+        epoch: Epoch,
+    },
 }
 
 /// What a frame says. Offsets count bytes since the stream was opened, per direction.
@@ -96,9 +106,27 @@ pub enum Body {
         /// The highest offset that may be sent.
         limit: u64,
     },
-    /// The process is not at this node; the epoch of the frame says as of when.
+    /// The process is not at this node; the epoch of the frame says as of when. (Of a partner, the
+    /// epoch that is told of the sender.)
     NotHere,
+    /// From a process to another one: a new connection on one of its listeners.
+    Call {
+        /// The listener's name; the first one, if it is empty.
+        listener: String,
+        /// Who calls, as text, for logs.
+        peer: String,
+        /// The receive window of the sender's end, in bytes.
+        window: u64,
+    },
+    /// As `NotHere`, to a partner: and it went to that node.
+    Moved {
+        /// The node.
+        to: NodeId,
+    },
 }
+
+/// The longest name of a listener in a `Call`, in bytes.
+pub const MAX_LISTENER: usize = 64;
 
 /// The longest `Data` payload, in bytes.
 pub const MAX_DATA: usize = 64 * 1024;

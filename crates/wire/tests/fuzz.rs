@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use support::{birth, full, mutate, with_references};
+use support::{birth, full, mutate, with_partners, with_references};
 use wire::api::run_body;
 use wire::api::{FileSpec, ListenSpec, ListenerInfo, RunSpec};
 use wire::checkpoint::{Checkpoint, Head};
@@ -57,6 +57,7 @@ fn no_bytes_break_the_snapshot_decoder() {
         ("birth", birth().encode()),
         ("small", small.encode()),
         ("references", with_references().encode()),
+        ("partners", with_partners().encode()),
     ];
     run("snapshot", fuzzing::snapshot, seeds);
 }
@@ -214,11 +215,24 @@ fn no_bytes_break_the_reading_of_links() {
             limit: window(6).1,
         },
         Body::NotHere,
+        Body::Call {
+            listener: "web".to_owned(),
+            peer: "process 1".to_owned(),
+            window: 262_144,
+        },
+        Body::Moved { to: node },
     ];
+    let partner = End::Partner {
+        from: ProcessId(4),
+        epoch: Epoch(9),
+    };
     let stream_frames = bodies.map(|body| StreamFrame {
         process: ProcessId(1),
         stream: StreamId(2),
-        to: End::Anchor,
+        to: match body {
+            Body::Call { .. } | Body::Moved { .. } => partner,
+            _ => End::Anchor,
+        },
         epoch: Epoch(3),
         body,
     });
@@ -262,6 +276,10 @@ fn no_bytes_break_the_reading_of_links() {
         Control::Ask {
             request: 1,
             operation: Operation::Create(record.clone()),
+        },
+        Control::Ask {
+            request: 2,
+            operation: Operation::Find("web".to_owned()),
         },
         Control::Answer {
             request: 1,

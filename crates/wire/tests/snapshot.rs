@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::PathBuf;
-use support::{birth, full, mutate, with_references, with_volume};
+use support::{birth, full, mutate, with_partners, with_references, with_volume};
 use wire::snapshot::{
     DecodeError, Encoded, HEADER_BYTES, Header, MAGIC, PageKind, Run, Snapshot, fix_header,
 };
@@ -28,6 +28,7 @@ fn a_snapshot_is_exactly_the_golden_bytes() {
     golden("full-2.snapshot", &full());
     golden("references-2.snapshot", &with_references());
     golden("volumes-1.snapshot", &with_volume());
+    golden("partners-2.snapshot", &with_partners());
 }
 
 #[test]
@@ -211,9 +212,9 @@ fn sections_are_required_once_in_order_and_known() {
     assert_eq!(assemble(&good), snapshot.encode());
 
     let mut unknown = good.clone();
-    unknown.push((8, 1, vec![1]));
+    unknown.push((9, 1, vec![1]));
     let error = Snapshot::decode(&assemble(&unknown)).unwrap_err();
-    assert_eq!(error, DecodeError::UnknownSection { kind: 8 });
+    assert_eq!(error, DecodeError::UnknownSection { kind: 9 });
 
     let mut optional = good.clone();
     optional.push((0x8006, 9, vec![1]));

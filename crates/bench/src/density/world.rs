@@ -162,6 +162,7 @@ impl Network for Client {
             end: None,
             receive_closed: false,
             reset: None,
+            partner: None,
         });
         (vec![listener], stream.into_iter().collect())
     }

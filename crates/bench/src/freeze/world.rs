@@ -141,6 +141,7 @@ impl Network for Clients {
                 end: None,
                 receive_closed: false,
                 reset: None,
+                partner: None,
             });
             (vec![listener], streams.collect())
         })

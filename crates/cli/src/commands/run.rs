@@ -36,7 +36,7 @@ Examples:
   limosa run -e LANG=C --dir ./data:/data tool.wasm -- /data/input
   limosa run --volume /srv/photos:/photos:share tool.wasm
   limosa run server.wasm --listen 8080
-  limosa run fetch.wasm --allow-net example.org:80
+  limosa run tool.wasm --allow-net example.org:443
   limosa run --on two --rm hello.wasm        on another node, with its output here
   limosa run -d --name bank --listen web=0.0.0.0:8080 --on two bank.wasm
   limosa run --torture 7 hello.wasm          freeze and thaw it at random, same output

@@ -14,6 +14,7 @@ use crate::node_loop::LoopHandle;
 use crate::switch::Switch;
 use connection::Arrived;
 use gateway::Admission;
+use node::event::{Failure, Reply};
 use owing::Owing;
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use stream::Sought;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -276,6 +278,39 @@ impl Anchors {
                 node.event(node::Event::Unwatch(process));
             }
         }
+    }
+
+    /// Runs a task of a process's sockets, from a thread that may not be the runtime's.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Asks the directory who somebody is, or where; nothing if there is no such process.
+    pub async fn look_for(&self, sought: &Sought) -> Result<Option<Record>, Failure> {
+        let Some(node) = &self.node else {
+            // There is no other process.
+            return Ok(None);
+        };
+        let sought = sought.clone();
+        let reply = node.command(move |token| match sought {
+            Sought::Service(service) => {
+                let name = service.name;
+                node::Event::Find { token, name }
+            }
+            Sought::Process(process) => node::Event::Locate { token, process },
+        });
+        match reply.await {
+            Ok(Reply::Found(record)) => Ok(record),
+            Ok(Reply::Located(record)) => Ok(Some(record)),
+            Err(Failure::UnknownProcess(_)) => Ok(None),
+            Ok(reply) => Err(Failure::Store(format!("unexpected reply {reply:?}"))),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether a node is taken to be dead.
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.switch.is_dead(node)
     }
 
     /// Since the anchors were made, for the machines that decide.

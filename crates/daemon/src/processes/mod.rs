@@ -6,6 +6,7 @@ pub mod idle;
 pub mod log;
 pub mod managed;
 pub mod sealed;
+mod seeking;
 pub mod sockets;
 pub mod terminal;
 pub mod tree;
@@ -360,7 +361,7 @@ impl Processes {
     /// The process runs elsewhere now.
     pub fn moved(&self, process: ProcessId, owner: NodeId, epoch: Epoch) {
         if let Some(managed) = self.unlist(process) {
-            managed.sockets.leave(epoch);
+            managed.sockets.leave(epoch, Some(owner));
             managed.drop_silently(Some(owner));
             // The log goes along.
             managed.log.remove_files();
@@ -393,7 +394,7 @@ impl Processes {
     pub fn fence(&self, process: ProcessId) {
         if let Some(managed) = self.unlist(process) {
             tracing::warn!(%process, "the directory says that a process is another node's; dropped");
-            managed.sockets.leave(managed.epoch());
+            managed.sockets.leave(managed.epoch(), None);
             managed.kill(End::killed(KILLED, "the directory gave it to another node"));
             managed.drop_silently(None);
         }

@@ -1,6 +1,7 @@
 //! The sockets of one process: [`stream::Side`] behind a lock, between the process's task and
 //! the switch.
 
+use super::seeking;
 use crate::anchors::Anchors;
 use crate::anchors::dial::{Dial, Host};
 use crate::switch::{Port, Switch};
@@ -9,14 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
-use stream::{Config, Side};
+use stream::{Config, Side, Sought};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use vm::ports::{ConnectError, Destination, Io, Network, Progress, Readiness};
 use wire::api::{OutgoingInfo, OutgoingState};
 use wire::destination::Rule;
 use wire::frame::{Body, ResetReason, StreamFrame};
-use wire::snapshot::{Kernel, Listener, Stream};
+use wire::snapshot::{Kernel, Listener, Service, Stream};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
 /// How long anchors may take to answer a process that stands by. The node's own limit for the whole
@@ -26,6 +27,9 @@ const ATTACHING: Duration = Duration::from_secs(8);
 pub const DRAINING: Duration = Duration::from_secs(30);
 /// Connections that a process has opened that are told of.
 const MAX_TOLD: usize = 100;
+
+/// A process, its owner and its epoch.
+pub type Claimed = (ProcessId, NodeId, Epoch);
 
 /// Where a process may connect to, and by whom. Granted by the node that it is on; a process that
 /// was granted nothing connects nowhere.
@@ -53,6 +57,8 @@ pub struct Sockets {
     process: ProcessId,
     switch: Arc<Switch>,
     reach: OnceLock<Reach>,
+    /// More of its streams wait for other processes than before.
+    sought: Notify,
     inner: Mutex<Inner>,
     /// Something has happened: it may be attached to its anchors now, or idle, or all delivered.
     happened: Notify,
@@ -63,6 +69,12 @@ struct Inner {
     waker: Option<Waker>,
     /// Registered for the next flush.
     lazy: bool,
+    /// Streams that waited for other processes when it was last looked.
+    seekers: usize,
+    /// A task looks for those processes.
+    sought_by_task: bool,
+    /// The switch does not know it any more.
+    gone: bool,
 }
 
 impl Sockets {
@@ -132,10 +144,14 @@ impl Sockets {
             process,
             switch: switch.clone(),
             reach: OnceLock::new(),
+            sought: Notify::new(),
             inner: Mutex::new(Inner {
                 side,
                 waker: None,
                 lazy: false,
+                seekers: 0,
+                sought_by_task: false,
+                gone: false,
             }),
             happened: Notify::new(),
         })
@@ -160,7 +176,49 @@ impl Sockets {
         while let Some(transmit) = inner.side.poll_transmit() {
             self.switch.send(transmit);
         }
+        let seekers = inner.side.seekers();
+        if seekers > inner.seekers && !inner.gone {
+            self.seek(inner);
+        }
+        inner.seekers = seekers;
         self.happened.notify_waiters();
+    }
+
+    /// Has the processes looked for that streams wait for.
+    fn seek(&self, inner: &mut Inner) {
+        let Some(reach) = self.reach.get() else {
+            return;
+        };
+        self.sought.notify_one();
+        if !std::mem::replace(&mut inner.sought_by_task, true) {
+            let seeking = seeking::seek(self.this.clone(), reach.anchors.clone());
+            reach.anchors.spawn(seeking);
+        }
+    }
+
+    /// Whom its streams wait for. If nobody, whoever looks for them is to end.
+    pub fn seeking(&self) -> Vec<(Sought, bool)> {
+        let mut inner = self.inner();
+        let sought = match inner.side.seekers() {
+            1.. if !inner.gone => inner.side.seeking(),
+            _ => Vec::new(),
+        };
+        inner.sought_by_task = !sought.is_empty();
+        sought
+    }
+
+    /// Waits until more of its streams wait for other processes than before.
+    pub async fn more_sought(&self) {
+        self.sought.notified().await;
+    }
+
+    /// What the directory says of somebody whom its streams wait for.
+    pub fn learn(&self, sought: &Sought, found: Result<Claimed, ResetReason>) {
+        self.with(|inner| match found {
+            Ok((process, owner, epoch)) => inner.side.found(sought, process, owner, epoch),
+            Err(reason) => inner.side.gone(sought, reason),
+        });
+        self.wake();
     }
 
     /// Waits until every anchor has answered; `name` names those that have not.
@@ -233,10 +291,12 @@ impl Sockets {
         self.wake();
     }
 
-    /// The process is another node's, under `epoch`: answers so from now on.
-    pub fn leave(&self, epoch: Epoch) {
+    /// The process is another node's, under `epoch`, at `owner` if that is known: answers so from now
+    /// on.
+    pub fn leave(&self, epoch: Epoch, owner: Option<NodeId>) {
         self.with(|inner| inner.side.leave(epoch));
-        self.go(|port| self.switch.remove_process(self.process, port, epoch));
+        let (switch, process) = (&self.switch, self.process);
+        self.go(|port| switch.remove_process(process, port, epoch, owner));
     }
 
     /// The process that stood by will not run here.
@@ -245,6 +305,9 @@ impl Sockets {
     }
 
     fn go(&self, leave: impl FnOnce(&Arc<dyn Port>)) {
+        // Nobody is looked for any more.
+        self.inner().gone = true;
+        self.sought.notify_one();
         if let Some(this) = self.this.upgrade() {
             let port: Arc<dyn Port> = this;
             leave(&port);
@@ -273,7 +336,8 @@ impl Sockets {
     pub async fn drained(&self) {
         let _ = timeout(DRAINING, self.until(Side::is_delivered)).await;
         let epoch = self.inner().side.epoch();
-        self.go(|port| self.switch.remove_process(self.process, port, epoch));
+        let (switch, process) = (&self.switch, self.process);
+        self.go(|port| switch.remove_process(process, port, epoch, None));
     }
 
     /// Grants the process what it may reach here; once.
@@ -414,6 +478,15 @@ impl Network for Sockets {
         let reach = self.reach.get().ok_or(ConnectError::Denied)?;
         match to {
             Destination::Tcp { host, port } => self.dial(reach, to, host, *port),
+            Destination::Service { name, listener } => {
+                let number = getrandom::u64().map_err(|_| ConnectError::TooMany)?;
+                let service = Service {
+                    name: name.clone(),
+                    listener: listener.clone(),
+                };
+                let stream = self.with(|inner| inner.side.call(number, service, &to.to_string()));
+                stream.ok_or(ConnectError::TooMany)
+            }
         }
     }
 

@@ -1,19 +1,21 @@
 //! Frames in: what each of them does to an end.
 
 use super::receiving::Arrival;
-use super::{Change, End, Phase};
-use wire::frame::{self, Body, MAX_DATA, ResetReason, StreamFrame};
+use super::{Change, End, Phase, Role};
+use wire::frame::{Body, End as To, MAX_DATA, ResetReason, StreamFrame};
 use wire::{Epoch, NodeId};
 
 impl End {
     /// Takes a frame that the node `from` has sent.
     pub fn handle(&mut self, from: NodeId, frame: StreamFrame) -> Change {
         let before = (self.status(), self.peer, self.epoch, self.open_ways());
-        let mine = (self.process, self.stream, self.role);
-        if (frame.process, frame.stream, frame.to) == mine {
-            self.handle_mine(from, frame.epoch, frame.body);
-        } else {
-            self.ignored.foreign += 1;
+        let mine = (frame.process, frame.stream) == (self.process, self.stream);
+        match (frame.to, self.role) {
+            (To::Anchor, Role::Anchor) | (To::Process, Role::Process) if mine => {
+                self.handle_mine(from, frame.epoch, frame.body);
+            }
+            (To::Partner { .. }, Role::Partner) if mine => self.handle_from_partner(from, frame),
+            _ => self.ignored.foreign += 1,
         }
         let open_ways = self.open_ways();
         Change {
@@ -41,7 +43,7 @@ impl End {
             }
             return;
         }
-        if self.role == frame::End::Anchor {
+        if self.role == Role::Anchor {
             if let Body::Standby { node, .. } = body {
                 return self.handle_standby(from, epoch, node);
             }
@@ -54,7 +56,14 @@ impl End {
         if matches!(body, Body::NotHere) && from == self.peer {
             // Of a later epoch, too: it is for the gateway to find out who has the process now.
             self.detach();
-        } else if epoch > self.epoch {
+        } else {
+            self.take(from, epoch, body);
+        }
+    }
+
+    /// Takes what whoever the other end is follows says, if it says so under our epoch.
+    pub(super) fn take(&mut self, from: NodeId, epoch: Epoch, body: Body) {
+        if epoch > self.epoch {
             self.ignored.newer_epoch += 1;
         } else if from != self.peer {
             self.ignored.foreign += 1;
@@ -68,7 +77,7 @@ impl End {
     /// The stream is over: makes sure that the other end knows.
     fn act_on_broken(&mut self, body: &Body) {
         match body {
-            Body::Open { .. } | Body::Resume { .. } => {
+            Body::Open { .. } | Body::Call { .. } | Body::Resume { .. } => {
                 // It did not hear it, or it would not begin anew; and it can be reached.
                 self.followed = true;
                 self.reset_due = true;
@@ -92,8 +101,13 @@ impl End {
 
     fn act_on(&mut self, from: NodeId, body: Body) -> Result<(), ResetReason> {
         match body {
-            Body::Open { window, .. } => {
-                if self.role == frame::End::Anchor {
+            Body::Open { window, .. } | Body::Call { window, .. } => {
+                let for_us = match self.role {
+                    Role::Anchor => false,
+                    Role::Process => matches!(body, Body::Open { .. }),
+                    Role::Partner => matches!(body, Body::Call { .. }) && self.was_called(),
+                };
+                if !for_us {
                     return Err(ResetReason::Protocol);
                 }
                 // A repetition: the anchor did not hear us, so it has taken nothing yet.
@@ -145,7 +159,7 @@ impl End {
                 }
                 self.opened();
             }
-            Body::NotHere => self.detach(),
+            Body::NotHere | Body::Moved { .. } => self.detach(),
         }
         Ok(())
     }
@@ -162,7 +176,7 @@ impl End {
         // Whoever speaks in this epoch to an owner's end follows it.
         self.followed |= !matches!(self.phase, Phase::Standby { .. });
         let met = std::mem::replace(&mut self.met, true);
-        let possible = if met || self.role == frame::End::Process {
+        let possible = if met || self.role == Role::Process {
             self.sending.acknowledge(received, limit)
         } else {
             self.sending.meet(received, limit)
@@ -212,7 +226,9 @@ impl End {
     }
 
     fn handle_data(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), ResetReason> {
-        if !self.is_met() || self.reset_at_end {
+        // Of two processes that have both let go, each goes on taking what the other still writes, and
+        // drops it: neither would come to its end otherwise.
+        if !self.is_met() || (self.reset_at_end && self.role != Role::Partner) {
             return Ok(());
         }
         if bytes.len() > MAX_DATA {
@@ -222,8 +238,8 @@ impl End {
         if arrival == Arrival::Taken && self.closed {
             // Nobody will read it.
             match self.role {
-                frame::End::Anchor => return Err(ResetReason::ClientGone),
-                frame::End::Process => self.reset_at_end = true,
+                Role::Anchor => return Err(ResetReason::ClientGone),
+                Role::Process | Role::Partner => self.reset_at_end = true,
             }
         }
         self.opened();
@@ -267,7 +283,7 @@ impl End {
     /// The stream breaks, and the other end must learn why.
     pub(super) fn fail(&mut self, reason: ResetReason) {
         self.over(reason);
-        self.reset_due = true;
+        self.reset_due = !self.knows_nobody();
     }
 
     pub(super) fn over(&mut self, reason: ResetReason) {

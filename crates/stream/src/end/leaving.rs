@@ -1,9 +1,10 @@
 //! Frames out: which is due next, most urgent first.
 
+use super::partner::other;
 use super::sending::Next;
-use super::{End, Opening, Phase};
+use super::{End, Opening, Phase, Role};
 use crate::Transmit;
-use wire::frame::{self, Body, ResetReason, StreamFrame};
+use wire::frame::{Body, End as To, ResetReason, StreamFrame};
 
 /// What is to be sent next.
 enum Due {
@@ -54,12 +55,19 @@ impl End {
                 }
             }
             Due::Open => {
-                let Opening { listener, client } = self.open_due.take()?;
+                let opening = self.open_due.take()?;
                 let (_, window) = self.receiving.tell();
-                Body::Open {
-                    listener,
-                    peer: client,
-                    window,
+                match opening {
+                    Opening::Client { listener, client } => Body::Open {
+                        listener,
+                        peer: client,
+                        window,
+                    },
+                    Opening::Call(service) => Body::Call {
+                        listener: service.listener,
+                        peer: format!("process {}", self.process),
+                        window,
+                    },
                 }
             }
             Due::Resume => {
@@ -84,21 +92,30 @@ impl End {
                 Body::Reset(ResetReason::Closed)
             }
         };
-        let frame = StreamFrame {
+        let mut frame = StreamFrame {
             process: self.process,
             stream: self.stream,
             to: match self.role {
-                frame::End::Anchor => frame::End::Process,
-                frame::End::Process => frame::End::Anchor,
+                Role::Anchor => To::Process,
+                Role::Process | Role::Partner => To::Anchor,
             },
             epoch,
             body,
         };
+        if self.role == Role::Partner {
+            frame.process = self.partner.process?;
+            frame.stream = other(self.stream);
+            frame.epoch = self.partner.epoch;
+            frame.to = To::Partner {
+                from: self.process,
+                epoch,
+            };
+        }
         Some(Transmit { to, frame })
     }
 
     fn due(&self) -> Option<Due> {
-        if self.sealed {
+        if self.sealed || self.knows_nobody() {
             return None;
         }
         if self.answer_due.is_some() {

@@ -17,6 +17,9 @@
 //!           link_up(), resync(), resume(): Resume
 //! ```
 //!
+//! A stream between two processes has no anchor: each of its ends is a process's, and either may move;
+//! `partner` says how they keep to each other.
+//!
 //! From every state a stream may be `Reset`, by either end; it is `Finished` once both directions
 //! have ended and everything is acknowledged. Beside its state the process's end can be *sealed*:
 //! then it sends nothing at all and its application does nothing, but what arrives is kept, so that
@@ -47,14 +50,20 @@
 
 mod arriving;
 mod leaving;
+mod opening;
+mod partner;
 mod receiving;
 mod sending;
 
 use crate::{Config, Io, Readiness};
+pub use partner::Sought;
+pub(crate) use partner::other;
+
+use partner::Partner;
 use receiving::Receiving;
 use sending::Sending;
-use wire::frame::{self, MAX_DATA, ResetReason};
-use wire::snapshot::Stream;
+use wire::frame::{MAX_DATA, ResetReason};
+use wire::snapshot::{Service, Stream};
 use wire::{Epoch, NodeId, ProcessId, StreamId};
 
 /// Where an end stands.
@@ -109,11 +118,23 @@ enum Phase {
     Resyncing,
 }
 
-/// What the anchor says when it opens the stream, kept to say it again.
+/// What an end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Anchor,
+    /// A process's, whose other end is an anchor's.
+    Process,
+    /// A process's, whose other end is another process's.
+    Partner,
+}
+
+/// What is said to open the stream, kept to say it again.
 #[derive(Clone, Debug)]
-struct Opening {
-    listener: u16,
-    client: String,
+enum Opening {
+    /// By an anchor, for a client.
+    Client { listener: u16, client: String },
+    /// By a process.
+    Call(Service),
 }
 
 /// One end of a stream.
@@ -121,7 +142,9 @@ struct Opening {
 pub struct End {
     process: ProcessId,
     stream: StreamId,
-    role: frame::End,
+    role: Role,
+    /// Of an end whose other end is another process's.
+    partner: Partner,
     me: NodeId,
     peer: NodeId,
     epoch: Epoch,
@@ -175,20 +198,13 @@ impl End {
         config: &Config,
     ) -> End {
         let client = shortened(client);
-        let opening = Opening {
+        let opening = Opening::Client {
             listener,
             client: client.clone(),
         };
         let sending = Sending::new(config.send_bytes, 0);
         let receiving = Receiving::new(config.receive_bytes);
-        let mut end = End::new(
-            process,
-            stream,
-            frame::End::Anchor,
-            sending,
-            receiving,
-            config,
-        );
+        let mut end = End::new(process, stream, Role::Anchor, sending, receiving, config);
         end.me = me;
         end.peer = owner;
         end.epoch = epoch;
@@ -217,14 +233,7 @@ impl End {
     ) -> End {
         let sending = Sending::new(config.send_bytes, window);
         let receiving = Receiving::new(config.receive_bytes);
-        let mut end = End::new(
-            process,
-            stream,
-            frame::End::Process,
-            sending,
-            receiving,
-            config,
-        );
+        let mut end = End::new(process, stream, Role::Process, sending, receiving, config);
         end.me = me;
         end.peer = anchor;
         end.epoch = epoch;
@@ -232,42 +241,6 @@ impl End {
         // The answer to Open: how much may be sent.
         end.receiving.demand();
         end
-    }
-
-    /// Both ends of a stream that the process opens to somewhere outside, by way of this node, which
-    /// is its anchor from now on: the process's and the anchor's. Nothing can be sent to the anchor
-    /// before [`End::connected`] is said there.
-    pub(crate) fn dial(
-        process: ProcessId,
-        stream: StreamId,
-        me: NodeId,
-        epoch: Epoch,
-        to: &str,
-        config: &Config,
-    ) -> (End, End) {
-        let mut receiving = Receiving::new(config.receive_bytes);
-        let (_, window) = receiving.tell();
-        let ends = [
-            (
-                frame::End::Process,
-                Sending::new(config.send_bytes, 0),
-                receiving,
-            ),
-            (
-                frame::End::Anchor,
-                Sending::new(config.send_bytes, window),
-                Receiving::new(0),
-            ),
-        ];
-        let [mine, anchor] = ends.map(|(role, sending, receiving)| {
-            let mut end = End::new(process, stream, role, sending, receiving, config);
-            end.me = me;
-            end.peer = me;
-            end.epoch = epoch;
-            end.client = shortened(to);
-            end
-        });
-        (mine, anchor)
     }
 
     /// The process's end of a stream that was written down. It stands by under `epoch` until it is
@@ -296,7 +269,10 @@ impl End {
             stream.end == Some(stream.received),
             stream.receive_closed,
         );
-        let role = frame::End::Process;
+        let role = match stream.partner {
+            Some(_) => Role::Partner,
+            None => Role::Process,
+        };
         let mut end = End::new(process, stream.id, role, sending, receiving, config);
         end.me = me;
         end.peer = stream.anchor;
@@ -308,13 +284,16 @@ impl End {
         end.closed = closed;
         end.reset_at_end = reset_at_end;
         end.reset = stream.reset.filter(|_| !reset_at_end);
+        if let Some(partner) = stream.partner {
+            end.restore_partner(partner);
+        }
         end
     }
 
     fn new(
         process: ProcessId,
         stream: StreamId,
-        role: frame::End,
+        role: Role,
         sending: Sending,
         receiving: Receiving,
         config: &Config,
@@ -323,6 +302,7 @@ impl End {
             process,
             stream,
             role,
+            partner: Partner::default(),
             me: NodeId::default(),
             peer: NodeId::default(),
             epoch: Epoch::default(),
@@ -368,6 +348,7 @@ impl End {
             end,
             receive_closed: self.receiving.is_closed() || self.closed,
             reset: self.reset.or(owed),
+            partner: self.export_partner(),
         }
     }
 }
@@ -442,7 +423,7 @@ impl End {
     /// Whether the process has opened it, and waits to hear that it is connected: it has never been
     /// allowed to send a byte, and nothing has come.
     pub fn is_connecting(&self) -> bool {
-        self.role == frame::End::Process
+        self.role != Role::Anchor
             && self.reset.is_none()
             && self.sending.is_untold()
             && self.receiving.is_untouched()
@@ -548,8 +529,8 @@ impl End {
         self.receiving.close();
         match self.role {
             _ if self.reset.is_some() => {}
-            frame::End::Process if unread => self.reset_at_end = true,
-            frame::End::Anchor if unread => self.fail(ResetReason::ClientGone),
+            Role::Process | Role::Partner if unread => self.reset_at_end = true,
+            Role::Anchor if unread => self.fail(ResetReason::ClientGone),
             _ => self.sending.close(),
         }
     }
@@ -591,11 +572,13 @@ impl End {
     /// The link to the other end's node is gone; what was on its way may be lost.
     pub fn link_down(&mut self) {
         self.detach();
+        self.partner.lost = true;
     }
 
     /// There is a new link to the other end's node.
     pub fn link_up(&mut self) {
         self.healing = false;
+        self.partner.lost = false;
         // The other end may not have heard of it.
         self.reset_due = self.reset.is_some();
         match self.phase {
@@ -612,7 +595,7 @@ impl End {
     /// The anchor's: the process is at `owner`, under `epoch`: opens or resynchronises there. Refused
     /// (false) where a later owner is known.
     pub fn resync(&mut self, owner: NodeId, epoch: Epoch) -> bool {
-        if self.role != frame::End::Anchor || epoch < self.epoch {
+        if self.role != Role::Anchor || epoch < self.epoch {
             return false;
         }
         self.enter(epoch);
@@ -638,11 +621,14 @@ impl End {
 
     /// The process's: is the owner's end from now on.
     pub(crate) fn resume(&mut self) {
+        if self.role == Role::Partner && self.opening.is_some() {
+            return self.call_again();
+        }
         self.standby_due = false;
         self.resume_due = true;
         self.resumed_due = false;
         self.followed = false;
-        let known = self.phase == Phase::Standby { attached: true };
+        let known = self.phase == Phase::Standby { attached: true } && self.role == Role::Process;
         // Once the anchor has said where it stands, bytes may follow the Resume at once.
         self.phase = if known {
             Phase::Active
@@ -682,7 +668,7 @@ impl End {
     /// The process's: tells the anchor again whose end this is.
     fn remind(&mut self) {
         match self.phase {
-            _ if self.role == frame::End::Anchor => {}
+            _ if self.role == Role::Anchor => {}
             Phase::Opening | Phase::Standby { .. } => {}
             Phase::Active => self.resume_due = self.reset.is_none(),
             Phase::Detached | Phase::Resyncing => self.link_up(),

@@ -1,10 +1,9 @@
-//! Connections that the program opens: `/net/tcp/HOST/PORT` as a path.
+//! Connections that the program opens: `/net/tcp/HOST/PORT` and `/svc/NAME` as paths.
 //!
 //! Such a path is no file. It is known by how it is written, from the root on, whatever the file
 //! tree holds; any other path is the tree's. Opening it waits until the connection is made, unless
 //! it is opened not to block. A call that freezes while it waits goes on waiting for the same
-//! connection after the thaw: that is made by the node where it was asked for, wherever the process
-//! is then.
+//! connection after the thaw: the node where it was asked for makes it, wherever the process is then.
 
 use super::Kernel;
 use super::abi::{Call, Errno, fdflags, oflags, rights};
@@ -14,6 +13,8 @@ use super::waiting::{Blocking, Step, Wait};
 use crate::ports::{ConnectError, Destination, Progress};
 use wire::StreamId;
 use wire::destination::MAX_HOST;
+use wire::frame::MAX_LISTENER;
+use wire::name::MAX_NAME;
 use wire::snapshot::{Descriptor, Pending, Target};
 
 /// What the program is told.
@@ -48,6 +49,8 @@ fn parts<'a>(base: &'a [u8], path: &'a [u8]) -> Option<Vec<&'a [u8]>> {
 fn destination(base: &[u8], path: &[u8]) -> Option<Call<Destination>> {
     match parts(base, path)?[..] {
         [b"net", b"tcp", host, port] => Some(outside(host, port)),
+        [b"svc", name] => Some(service(name, b"")),
+        [b"svc", name, listener] => Some(service(name, listener)),
         _ => None,
     }
 }
@@ -65,6 +68,17 @@ fn outside(host: &[u8], port: &[u8]) -> Call<Destination> {
     }
     let host = host.to_owned();
     Ok(Destination::Tcp { host, port })
+}
+
+fn service(name: &[u8], listener: &[u8]) -> Call<Destination> {
+    let text = |bytes: &[u8], most| match std::str::from_utf8(bytes) {
+        Ok(text) if text.len() <= most => Ok(text.to_owned()),
+        _ => Err(Errno::NOENT),
+    };
+    Ok(Destination::Service {
+        name: text(name, MAX_NAME)?,
+        listener: text(listener, MAX_LISTENER)?,
+    })
 }
 
 /// `path_open`: of the tree, or of a connection.
@@ -204,12 +218,17 @@ mod tests {
         ] {
             assert_eq!(opened(base, path), there, "{base} {path}");
         }
+        let service = Some(Ok("/svc/bank/admin".to_owned()));
+        assert_eq!(opened("/svc", "bank/admin"), service);
+        assert_eq!(opened("/", "svc/bank"), Some(Ok("/svc/bank".to_owned())));
         let v6 = opened("/", "net/tcp/[::1]/80").unwrap().unwrap();
         assert_eq!(v6, "/net/tcp/[::1]/80");
         for (base, path) in [
             ("/", "net/tcp/a.org"),
             ("/", "net/tcp/a.org/80/x"),
             ("/", "net"),
+            ("/", "svc"),
+            ("/", "svc/a/b/c"),
             ("/data", "net/tcp/a.org/80"),
             ("/", "../net/tcp/a.org/80"),
         ] {
@@ -227,6 +246,8 @@ mod tests {
             "net/tcp/a b/80",
             "net/tcp/\u{e9}/80",
             &long,
+            &format!("svc/{}", "a".repeat(64)),
+            &format!("svc/a/{}", "a".repeat(65)),
         ] {
             assert_eq!(opened("/", path), Some(Err(Errno::NOENT)), "{path}");
         }

@@ -441,6 +441,7 @@ impl Network for ScriptedNetwork {
             end: connection.finished.then_some(connection.received),
             receive_closed: connection.read_closed,
             reset: connection.reset.then_some(ResetReason::ClientGone),
+            partner: None,
         };
         (state.listeners.clone(), open.map(stream).collect())
     }

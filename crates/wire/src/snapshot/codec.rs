@@ -52,6 +52,9 @@
 //!                        4  reference, as above
 //!
 //! kind 7, volumes, version 1; only if the process has any: a list of `Volume` in postcard's encoding
+//!
+//! kind 8, partners, version 1; only if there are streams between processes: for each of them its id and
+//! `Partner`, in postcard's encoding, in order of ids
 //! ```
 //!
 //! A reader reads its own format version and the one before it, and so with every section. It looks
@@ -64,8 +67,9 @@ use super::error::{DecodeError, malformed};
 use super::header::{FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, checksum};
 use super::kernel_1::Kernel1;
 use super::references::{self, References};
-use super::{GlobalValue, Memory, PageKind, PageMap, Phase, Run, Snapshot};
-use crate::{ArtefactId, ImageId};
+use super::{GlobalValue, Kernel, Memory, PageKind, PageMap, Partner, Phase, Run, Snapshot};
+use crate::{ArtefactId, ImageId, StreamId};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -91,10 +95,11 @@ enum Kind {
     Kernel = 5,
     References = 6,
     Volumes = 7,
+    Partners = 8,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Identity,
         Kind::Frames,
         Kind::Globals,
@@ -102,6 +107,7 @@ impl Kind {
         Kind::Kernel,
         Kind::References,
         Kind::Volumes,
+        Kind::Partners,
     ];
     /// The version of the kind's content that this code writes.
     fn version(self) -> u16 {
@@ -111,7 +117,8 @@ impl Kind {
             | Kind::Globals
             | Kind::Memories
             | Kind::References
-            | Kind::Volumes => 1,
+            | Kind::Volumes
+            | Kind::Partners => 1,
             Kind::Kernel => 2,
         }
     }
@@ -130,6 +137,7 @@ impl Kind {
             Kind::Kernel => "kernel",
             Kind::References => "references",
             Kind::Volumes => "volumes",
+            Kind::Partners => "partners",
         }
     }
 }
@@ -190,6 +198,9 @@ impl Outline {
         }
         if !snapshot.volumes.is_empty() {
             sections.push((Kind::Volumes, postcard(&snapshot.volumes), 0));
+        }
+        if let Some(partners) = partners(&snapshot.kernel) {
+            sections.push((Kind::Partners, partners, 0));
         }
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend(MAGIC);
@@ -448,6 +459,35 @@ fn postcard<T: serde::Serialize>(content: &T) -> Vec<u8> {
     postcard::to_allocvec(content).expect("the section is serialisable")
 }
 
+/// The partners of streams; none if no stream has one.
+fn partners(kernel: &Kernel) -> Option<Vec<u8>> {
+    let streams = kernel.streams.iter();
+    let partners = streams.filter_map(|stream| Some((stream.id, stream.partner.as_ref()?)));
+    let mut partners: Vec<(StreamId, &Partner)> = partners.collect();
+    partners.sort_by_key(|(id, _)| *id);
+    // Writing to memory cannot fail, and every partner can be written.
+    let encode = || postcard::to_allocvec(&partners).expect("partners are serialisable");
+    (!partners.is_empty()).then(encode)
+}
+
+/// Gives streams their partners.
+fn take_partners(kernel: &mut Kernel, content: Cursor<'_>) -> Result<(), DecodeError> {
+    let section = content.section;
+    let partners: Vec<(StreamId, Partner)> = decode_postcard(content)?;
+    let wrong = |what: &str| Err(malformed(section, what.to_owned()));
+    if partners.is_empty() || !partners.is_sorted_by(|a, b| a.0 < b.0) {
+        return wrong("it is empty, or its streams are not in order");
+    }
+    let mut partners: BTreeMap<StreamId, Partner> = partners.into_iter().collect();
+    for stream in &mut kernel.streams {
+        stream.partner = partners.remove(&stream.id);
+    }
+    match partners.is_empty() {
+        true => Ok(()),
+        false => wrong("a stream has a partner that is not there"),
+    }
+}
+
 /// Finds the sections, then decodes each.
 fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>), DecodeError> {
     /// A section's version, where in the snapshot its content begins, and that.
@@ -519,6 +559,13 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         Ok((_, _, content)) => decode_postcard(content)?,
         Err(_) => Vec::new(),
     };
+    let mut kernel = match kernel_version {
+        1 => decode_postcard::<Kernel1>(kernel)?.into(),
+        _ => decode_postcard(kernel)?,
+    };
+    if let Ok((_, _, content)) = section(Kind::Partners) {
+        take_partners(&mut kernel, content)?;
+    }
     let snapshot = Snapshot {
         image,
         artefact,
@@ -527,10 +574,7 @@ fn decode_body(count: u32, body: &[u8]) -> Result<(Snapshot, Vec<Range<usize>>),
         globals,
         references,
         memories,
-        kernel: match kernel_version {
-            1 => decode_postcard::<Kernel1>(kernel)?.into(),
-            _ => decode_postcard(kernel)?,
-        },
+        kernel,
         volumes,
     };
     Ok((snapshot, given))

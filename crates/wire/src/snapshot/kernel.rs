@@ -1,7 +1,7 @@
 //! The kernel section: every handle of a process as state that can be written down.
 
 use super::Content;
-use crate::{NodeId, StreamId};
+use crate::{Epoch, NodeId, ProcessId, StreamId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -261,4 +261,28 @@ pub struct Stream {
     pub receive_closed: bool,
     /// Set when the stream was reset.
     pub reset: Option<crate::frame::ResetReason>,
+    /// Of a stream to another process; `anchor` is the node where that was last. (A section of its
+    /// own.)
+    #[serde(skip)]
+    pub partner: Option<Partner>,
+}
+
+/// The other process of a stream between two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partner {
+    /// The process, once it is known.
+    pub process: Option<ProcessId>,
+    /// The epoch of its owner, as last heard.
+    pub epoch: Epoch,
+    /// While it has not answered: the service that was called.
+    pub calling: Option<Service>,
+}
+
+/// What a process offers to others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Service {
+    /// The name of the process.
+    pub name: String,
+    /// The name of its listener; the first one, if it is empty.
+    pub listener: String,
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use wire::frame::ResetReason;
 use wire::snapshot::{
     Binding, Content, Descriptor, Directory, Entry, FileTree, GlobalValue, Inode, InodeKind,
-    Kernel, Limits, Listener, Memory, PAGE_BYTES, PageKind, Pending, Phase, References, Snapshot,
-    Stream, Target, Volume,
+    Kernel, Limits, Listener, Memory, PAGE_BYTES, PageKind, Partner, Pending, Phase, References,
+    Service, Snapshot, Stream, Target, Volume,
 };
-use wire::{ArtefactId, ImageId, NodeId, StreamId};
+use wire::{ArtefactId, Epoch, ImageId, NodeId, ProcessId, StreamId};
 
 /// The least that a process can be.
 pub fn birth() -> Snapshot {
@@ -98,6 +98,7 @@ pub fn full() -> Snapshot {
         end: Some(77),
         receive_closed: false,
         reset,
+        partner: None,
     };
     Snapshot {
         image: ImageId([0xaa; 32]),
@@ -179,6 +180,33 @@ pub fn with_volume() -> Snapshot {
         rights_inheriting: 7,
     });
     snapshot.kernel.descriptors.extend((40..).zip(descriptors));
+    snapshot
+}
+
+/// The same with streams to other processes: one that flows, and one that is being opened.
+pub fn with_partners() -> Snapshot {
+    let mut snapshot = full();
+    let partners = [
+        Partner {
+            process: Some(ProcessId(7)),
+            epoch: Epoch(4),
+            calling: None,
+        },
+        Partner {
+            process: None,
+            epoch: Epoch(0),
+            calling: Some(Service {
+                name: "bank".to_owned(),
+                listener: "web".to_owned(),
+            }),
+        },
+    ];
+    for (stream, partner) in snapshot.kernel.streams.iter_mut().zip(partners) {
+        stream.partner = Some(partner);
+    }
+    snapshot.kernel.pending = Some(Pending::Connect {
+        stream: StreamId(0xdef),
+    });
     snapshot
 }
 
