@@ -278,6 +278,8 @@ mod tests {
             folded: false,
             moving: None,
             volumes: Vec::new(),
+            allow_net: Vec::new(),
+            outgoing: Vec::new(),
             accounts: ProcessAccounts {
                 cpu_user_ns: cpu_ms * 1_000_000,
                 voluntary_switches: cpu_ms,
