@@ -30,7 +30,12 @@ pub(crate) const FRAMES_STACK_BYTES: u32 = 2 * RUN_STACK_BYTES as u32;
 const HOST_STACK_BYTES: usize = 256 << 10;
 /// Address space of a memory: less would cost bounds checks.
 const RESERVATION_BYTES: u64 = 4 << 30;
-const GUARD_BYTES: u64 = 64 << 10;
+/// And of the guard behind it. An access costs a check if its constant offset is larger, and that of
+/// a static array is the array's address: this suits programs with so much static data, stack
+/// included.
+const GUARD_BYTES: u64 = 32 << 20;
+/// The guard behind the engine's own heap.
+const HEAP_GUARD_BYTES: u64 = 64 << 10;
 const DEFAULT_CACHE_BYTES: u64 = 2 << 30;
 
 /// What programs are compiled to.
@@ -148,7 +153,7 @@ pub fn code_settings(backend: Backend) -> wasmtime::Result<wasmtime::Config> {
     settings.guard_before_linear_memory(false);
     settings.gc_heap_reservation(ENGINE_HEAP_BYTES as u64);
     settings.gc_heap_reservation_for_growth(0);
-    settings.gc_heap_guard_size(GUARD_BYTES);
+    settings.gc_heap_guard_size(HEAP_GUARD_BYTES);
     settings.gc_heap_may_move(false);
     settings.cranelift_opt_level(OptLevel::Speed);
     // The pass marks the ways that only a freeze takes.
