@@ -6,12 +6,14 @@ use crate::{
 use std::io::{self, Write};
 
 /// How to run a bench.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Print one JSON object instead of a table.
     pub json: bool,
     /// Measure less, in half a minute at most.
     pub quick: bool,
+    /// Measure only the programs of these names; all if there is none.
+    pub only: Vec<String>,
 }
 
 /// A bench that can be run by name.
@@ -21,7 +23,9 @@ pub struct Bench {
     pub name: &'static str,
     /// What it measures, in one line.
     pub about: &'static str,
-    measure: fn(Options) -> Result<Printed, harness::Error>,
+    /// Whether it measures several programs, of which some can be chosen.
+    chooses: bool,
+    measure: fn(&Options) -> Result<Printed, harness::Error>,
 }
 
 /// What a bench has to say.
@@ -35,22 +39,25 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "overhead",
         about: "run time of freezable programs over the same in plain Wasmtime",
+        chooses: true,
         measure: |options| {
-            let report = overhead::measure(options.quick)?;
+            let report = overhead::measure(options.quick, &options.only)?;
             printed(options, report.json(), report.text(), report.skipped)
         },
     },
     Bench {
         name: "freeze",
         about: "time from request to frozen; capture and thaw per frame; snapshot as bytes",
+        chooses: true,
         measure: |options| {
-            let report = freeze::measure(options.quick)?;
+            let report = freeze::measure(options.quick, &options.only)?;
             printed(options, report.json(), report.text(), report.skipped)
         },
     },
     Bench {
         name: "start",
         about: "time from a loaded image to the first host call, beside plain Wasmtime",
+        chooses: false,
         measure: |options| {
             let report = start::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
@@ -59,6 +66,7 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "density",
         about: "memory of an idle process, in a fiber and folded",
+        chooses: false,
         measure: |options| {
             let report = density::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
@@ -99,7 +107,7 @@ pub const BENCHES: [Bench; 8] = [
 ];
 
 fn printed(
-    options: Options,
+    options: &Options,
     json: Result<String, serde_json::Error>,
     text: String,
     skipped: Vec<harness::Skipped>,
@@ -121,8 +129,9 @@ fn printed(
 /// everything else to standard error.
 ///
 /// Returns the exit code: 0 if there are figures, whether they keep their bars or not; 1 if it
-/// failed, or the figures could not be written; 2 if there is no such bench.
-pub fn run(name: Option<&str>, options: Options) -> u8 {
+/// failed, or the figures could not be written; 2 if there is no such bench, or programs cannot be
+/// chosen for it.
+pub fn run(name: Option<&str>, options: &Options) -> u8 {
     let note = |text: String| {
         // If standard error is closed or full, there is no one left to tell.
         let _ = writeln!(io::stderr(), "{text}");
@@ -138,6 +147,12 @@ pub fn run(name: Option<&str>, options: Options) -> u8 {
                 ));
                 return 2;
             };
+            if !bench.chooses && !options.only.is_empty() {
+                note(format!(
+                    "limosa: bench {name} always measures all of its programs; leave --only out"
+                ));
+                return 2;
+            }
             match (bench.measure)(options) {
                 Ok(printed) => {
                     for skipped in &printed.skipped {
@@ -183,7 +198,18 @@ mod tests {
 
     #[test]
     fn an_unknown_bench_is_a_usage_error() {
-        assert_eq!(run(Some("speed"), Options::default()), 2);
+        assert_eq!(run(Some("speed"), &Options::default()), 2);
+    }
+
+    #[test]
+    fn programs_are_chosen_only_where_there_are_several_and_by_their_names() {
+        let only = |name: &str| Options {
+            only: vec![name.to_owned()],
+            ..Options::default()
+        };
+        assert_eq!(run(Some("start"), &only("lua")), 2);
+        assert_eq!(run(Some("overhead"), &only("no such program")), 1);
+        assert_eq!(run(Some("freeze"), &only("no such program")), 1);
     }
 
     #[test]

@@ -43,12 +43,17 @@ const QUICK: Extent = Extent {
     snapshots: 5,
 };
 
-/// Measures everything that is there.
-pub(crate) fn measure(quick: bool) -> Result<Report, Error> {
+/// Measures everything that is there; if programs are named, only those.
+pub(crate) fn measure(quick: bool, only: &[String]) -> Result<Report, Error> {
     let extent = if quick { QUICK } else { FULL };
     let machine = Machine::of_this();
     let folder = harness::third_party_folder();
-    let (programs, skipped) = harness::programs(folder.as_deref());
+    let (programs, mut skipped) = harness::programs(folder.as_deref());
+    let programs = harness::only(programs, &skipped, only)?;
+    if !only.is_empty() {
+        // What was not asked for is not missed.
+        skipped.clear();
+    }
     let progress = Progress::new(programs.len() as u64 + depth::DEPTHS.len() as u64 + 1);
     let latencies = latency::measure(&programs, extent.samples, &progress)?;
     let depths = harness::with_stack(|| depth::measure(extent.repeats, &progress))?;

@@ -29,7 +29,7 @@ pub(crate) use machine::Machine;
 pub(crate) use native::{HTTPD, Native, thread_seconds};
 pub(crate) use node::Node;
 pub(crate) use programs::{
-    Program, Skipped, Work, programs, third_party_folder, third_party_module,
+    Program, Skipped, Work, only, programs, third_party_folder, third_party_module,
 };
 pub(crate) use request::Requester;
 pub(crate) use traffic::Traffic;
@@ -110,6 +110,16 @@ pub(crate) enum Error {
         doing: &'static str,
         /// Why it failed.
         reason: String,
+    },
+    /// A program was asked for that is not there.
+    #[error("there is no program {name:?} to measure{why}; there are: {there}")]
+    NoProgram {
+        /// Its name.
+        name: String,
+        /// Why, if that is known.
+        why: String,
+        /// The names of those that can be measured.
+        there: String,
     },
     /// A snapshot cannot be read back.
     #[error("the snapshot cannot be read back: {0}")]

@@ -1,5 +1,6 @@
 //! What is measured: the kernels, third-party programs, and the accounts server's request loop.
 
+use super::Error;
 use super::host::Host;
 use super::traffic::{Script, Traffic};
 use serde::Serialize;
@@ -158,6 +159,29 @@ pub(crate) fn programs(third_party: Option<&Path>) -> (Vec<Program>, Vec<Skipped
     (programs, skipped)
 }
 
+/// Those of the programs that are named; all if none is.
+pub(crate) fn only(
+    mut programs: Vec<Program>,
+    skipped: &[Skipped],
+    names: &[String],
+) -> Result<Vec<Program>, Error> {
+    for name in names {
+        if !programs.iter().any(|program| program.name == name) {
+            let reason = skipped.iter().find(|skipped| skipped.name == name);
+            let there: Vec<_> = programs.iter().map(|program| program.name).collect();
+            return Err(Error::NoProgram {
+                name: name.clone(),
+                why: reason.map_or(String::new(), |skipped| format!(" ({})", skipped.reason)),
+                there: there.join(", "),
+            });
+        }
+    }
+    if !names.is_empty() {
+        programs.retain(|program| names.iter().any(|name| name == program.name));
+    }
+    Ok(programs)
+}
+
 /// The module of a third-party program, or why it is not there and what to do.
 pub(crate) fn third_party_module(folder: Option<&Path>, name: &str) -> Result<Arc<[u8]>, String> {
     let Some(folder) = folder else {
@@ -189,6 +213,28 @@ mod tests {
         assert_eq!(skipped.len(), THIRD_PARTY.len() - 1);
         assert_eq!(skipped[0].name, "sqlite");
         assert!(skipped[0].reason.contains("cargo xtask third-party"));
+    }
+
+    #[test]
+    fn programs_are_chosen_by_name_and_a_wrong_name_is_told_with_those_there_are() {
+        let (all, skipped) = programs(None);
+        let chosen = only(all.clone(), &skipped, &["sieve".into(), "fib".into()]).unwrap();
+        let names: Vec<_> = chosen.iter().map(|program| program.name).collect();
+        assert_eq!(names, ["fib", "sieve"]);
+        let count = all.len();
+        assert_eq!(only(all.clone(), &skipped, &[]).unwrap().len(), count);
+        let error = only(all.clone(), &skipped, &["sqlite".into()])
+            .err()
+            .unwrap();
+        assert!(
+            error.to_string().contains("cargo xtask third-party"),
+            "{error}"
+        );
+        let error = only(all, &skipped, &["fibs".into()]).err().unwrap();
+        assert!(
+            error.to_string().contains("there are: fib, calls"),
+            "{error}"
+        );
     }
 
     #[test]

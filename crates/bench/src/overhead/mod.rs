@@ -90,12 +90,17 @@ impl Figures {
     }
 }
 
-/// Measures everything that is there.
-pub(crate) fn measure(quick: bool) -> Result<Report, Error> {
+/// Measures everything that is there; if programs are named, only those.
+pub(crate) fn measure(quick: bool, only: &[String]) -> Result<Report, Error> {
     let extent = if quick { QUICK } else { FULL };
     let machine = Machine::of_this();
     let folder = harness::third_party_folder();
     let (programs, mut skipped) = harness::programs(folder.as_deref());
+    let programs = harness::only(programs, &skipped, only)?;
+    if !only.is_empty() {
+        // What was not asked for is not missed.
+        skipped.clear();
+    }
     let mut peers = Peers::find(quick, &mut skipped);
     let engines = Engines {
         plain: harness::plain_engine()?,

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 Examples:
   limosa bench
   limosa bench overhead --json
+  limosa bench overhead --only sqlite,lua
 
 Measure on a machine that does nothing else.")]
 pub struct Bench {
@@ -20,6 +21,9 @@ pub struct Bench {
     /// Shorter, and less exact
     #[arg(long)]
     quick: bool,
+    /// Measure these programs only (overhead, freeze), of those that a whole run lists
+    #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 impl Bench {
@@ -27,7 +31,8 @@ impl Bench {
         let options = bench::Options {
             json: context.json,
             quick: self.quick,
+            only: self.only,
         };
-        bench::run(self.name.as_deref(), options).into()
+        bench::run(self.name.as_deref(), &options).into()
     }
 }
