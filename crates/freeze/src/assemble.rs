@@ -19,7 +19,8 @@ use wasm_encoder::{
 
 /// A function that the pass wrote.
 pub(crate) struct Written {
-    /// Index in the module as given; of a wrapper, the index of the import.
+    /// Index in the module as given; of a wrapper, the index of the import; of a function for ranges
+    /// of memory, its own.
     pub function: u32,
     /// Type index of its run form.
     pub run_type: u32,
@@ -27,8 +28,8 @@ pub(crate) struct Written {
     pub clone_type: u32,
     pub run: Emitted,
     pub clone: Emitted,
-    /// Whether it wraps an import.
-    pub wrapper: bool,
+    /// Whether the module as given has not got it: it wraps an import, or is for ranges of memory.
+    pub added: bool,
 }
 
 /// Everything that goes into the modules.
@@ -119,13 +120,13 @@ impl Parts<'_, '_> {
         section
     }
 
-    fn wrappers(&self) -> impl Iterator<Item = &Written> {
-        self.written.iter().filter(|written| written.wrapper)
+    fn added(&self) -> impl Iterator<Item = &Written> {
+        self.written.iter().filter(|written| written.added)
     }
 
     /// Index of the first clone.
     fn first_clone(&self) -> u32 {
-        let before = self.module.type_of.len() + self.wrappers().count() + self.helpers.len();
+        let before = self.module.type_of.len() + self.added().count() + self.helpers.len();
         before as u32
     }
 
@@ -134,8 +135,8 @@ impl Parts<'_, '_> {
         for kind in self.module.type_of.iter().skip(self.module.imports.len()) {
             section.function(*kind);
         }
-        for wrapper in self.wrappers() {
-            section.function(wrapper.run_type);
+        for added in self.added() {
+            section.function(added.run_type);
         }
         for helper in self.helpers {
             section.function(helper.kind);
@@ -316,7 +317,7 @@ impl Parts<'_, '_> {
                 hints.function_hints(index, unlikely);
             }
         };
-        let mut written = self.written.iter().filter(|w| !w.wrapper).peekable();
+        let mut written = self.written.iter().filter(|w| !w.added).peekable();
         for function in &self.module.functions {
             match written.next_if(|written| written.function == index) {
                 Some(written) => add(&mut section, index, &written.run),
@@ -324,8 +325,8 @@ impl Parts<'_, '_> {
             }
             index += 1;
         }
-        for wrapper in self.wrappers() {
-            add(&mut section, index, &wrapper.run);
+        for added in self.added() {
+            add(&mut section, index, &added.run);
             index += 1;
         }
         for helper in self.helpers {
@@ -366,9 +367,9 @@ impl Parts<'_, '_> {
         for (index, name) in known.range(..functions) {
             map.append(*index, name);
         }
-        let wrappers = (functions..).zip(self.wrappers());
+        let added = (functions..).zip(self.added());
         let clones = self.written.iter().filter(|_| clones);
-        for (index, written) in wrappers.chain((self.first_clone()..).zip(clones)) {
+        for (index, written) in added.chain((self.first_clone()..).zip(clones)) {
             // A clone does the work of its original, and so bears its name in a trap's trace.
             if let Some(name) = known.get(&written.function) {
                 map.append(index, name);

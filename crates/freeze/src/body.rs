@@ -36,7 +36,7 @@ pub(crate) enum Item<'a> {
     Entry(PointId),
     /// A call that can freeze.
     Call(PointId),
-    /// An operator on a range of memory that is long enough to be frozen within.
+    /// An operator on a range of memory that may be long enough to be frozen within.
     Bulk(PointId),
     /// A call in place of a return.
     Tail(TailCall<'a>),
@@ -172,16 +172,38 @@ impl<'a> Body<'a> {
         let signature = module.signature(import);
         let params = plain_types(signature.params());
         let results = plain_types(signature.results());
+        let call = Operator::Call {
+            function_index: import,
+        };
+        Body::only(import, call, SiteKind::Host, params, results)
+    }
+
+    /// A function, with this index, that only works through a range of memory.
+    pub fn range(module: &Module<'a>, range: bulk::Range, function: u32) -> Body<'a> {
+        let params = range.params(module).to_vec();
+        let operator = range.operator();
+        Body::only(function, operator, SiteKind::Bulk, params, Vec::new())
+    }
+
+    /// A function that does one thing, with its own parameters and results.
+    fn only(
+        function: u32,
+        operator: Operator<'a>,
+        kind: SiteKind,
+        params: Vec<ValType>,
+        results: Vec<ValType>,
+    ) -> Body<'a> {
         let mut items: Vec<Item<'a>> = (0..params.len() as u32)
             .map(|local_index| Item::Plain(Operator::LocalGet { local_index }))
             .collect();
-        items.push(Item::Call(0));
+        items.push(match kind {
+            SiteKind::Bulk => Item::Bulk(0),
+            _ => Item::Call(0),
+        });
         items.push(Item::End(0));
         let point = Point {
-            kind: SiteKind::Host,
-            call: Some(Operator::Call {
-                function_index: import,
-            }),
+            kind,
+            call: Some(operator),
             stack: params.clone(),
             base: 0,
             takes: params.len(),
@@ -193,7 +215,7 @@ impl<'a> Body<'a> {
         root.results.clone_from(&results);
         root.end = items.len() - 1;
         Body {
-            function: import,
+            function,
             params: params.len(),
             results,
             locals: params,
@@ -366,7 +388,7 @@ impl<'m, 'a> Reader<'m, 'a> {
                 let (stack, base) = self.operands();
                 self.body.items.push(Item::Bulk(self.body.points.len()));
                 self.body.points.push(Point {
-                    kind: SiteKind::Bulk,
+                    kind: SiteKind::Call,
                     call: Some(operator.clone()),
                     stack,
                     base,

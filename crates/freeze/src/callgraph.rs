@@ -49,7 +49,8 @@ impl CallGraph {
         may_freeze[..imported].copy_from_slice(freezing);
         for (position, summary) in summaries.iter().enumerate() {
             let function = imported + position;
-            may_freeze[function] = summary.repeats || summary.bulk || cycles[function].is_some();
+            may_freeze[function] =
+                summary.repeats || !summary.ranges.is_empty() || cycles[function].is_some();
         }
         spread_to_callers(&edges, &mut may_freeze);
 

@@ -75,9 +75,9 @@
 //!
 //! # Ranges of memory
 //!
-//! `memory.fill`, `memory.copy` and `memory.init` of a length that is not a small constant are
-//! worked through in pieces of 256 KiB, with a poll before each. A range that is out of bounds traps
-//! before anything is written, as ever. Operators on tables are not divided: a host that wants a
+//! `memory.fill`, `memory.copy` and `memory.init` of more than 256 KiB are worked through in pieces
+//! of that size, with a poll before each, by functions that the pass adds. A range that is out of
+//! bounds traps before anything is written, as ever. Operators on tables are not divided: a host that wants a
 //! bound must limit what tables may grow to.
 //!
 //! # Room for frames
@@ -130,7 +130,7 @@ pub use sites::{
 use interface::Interface;
 
 /// Version of the pass's output. It changes when frames of the same module would.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// How a running module learns that it is to freeze. The sites are the same for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

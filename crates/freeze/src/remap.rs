@@ -8,6 +8,7 @@
 //! - References to exceptions become nullable, see [`plain`].
 //! - All other indices stay; what the pass adds comes after.
 
+use crate::bulk::Range;
 use crate::helpers::{Helper, Helpers};
 use crate::types::plain;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub(crate) struct Indices {
 pub(crate) struct Remap {
     /// Index of the wrapper of an import.
     pub wrappers: BTreeMap<u32, u32>,
+    /// Index of the function that works through long ranges.
+    pub ranges: BTreeMap<Range, u32>,
     pub helpers: Helpers,
 }
 

@@ -23,8 +23,9 @@ pub(crate) fn pages(
     for function in &sites.functions {
         let largest = function.sites.iter().map(Site::frame_bytes).max();
         let largest = u64::from(largest.unwrap_or(0));
-        let wrapper = function.function < module.imported();
-        if !wrapper && calls.recursive(function.function) {
+        // What the pass has added calls nothing that comes back.
+        let given = module.imported()..module.type_of.len() as u32;
+        if given.contains(&function.function) && calls.recursive(function.function) {
             repeated = repeated.max((largest, function.function));
         } else {
             once += largest;

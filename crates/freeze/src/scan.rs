@@ -1,7 +1,7 @@
 //! One validating pass over every function body: what it calls, whether it loops, and what
 //! state it touches that is in no memory.
 
-use crate::bulk;
+use crate::bulk::{self, Range};
 use crate::error::{Error, Place};
 use crate::module::{Module, classify};
 use crate::types::plain;
@@ -31,8 +31,8 @@ pub(crate) struct Summary {
     pub dropped_data: Vec<u32>,
     /// Whether data segments are read or dropped at run time.
     pub reads_data: bool,
-    /// Whether there is an operator on a range of memory that may be large.
-    pub bulk: bool,
+    /// Operators on ranges of memory that may be large.
+    pub ranges: Vec<Range>,
 }
 
 /// Validates and summarises all bodies, in order of definition.
@@ -63,7 +63,9 @@ pub(crate) fn scan(wasm: &[u8], module: &Module<'_>) -> Result<Vec<Summary>, Err
             let (operator, offset) = operators.read_with_offset().map_err(failed)?;
             validator.op(offset, &operator).map_err(failed)?;
             note(&operator, &mut open, &mut summary);
-            summary.bulk |= bulk::is_long(module, previous.as_ref(), &operator);
+            if bulk::is_long(module, previous.as_ref(), &operator) {
+                summary.ranges.extend(Range::of(&operator));
+            }
             previous = Some(operator);
         }
         operators.finish().map_err(failed)?;

@@ -89,11 +89,13 @@ pub enum SiteKind {
     Entry,
     /// The poll at the head of a loop. Always an innermost frame.
     Head,
-    /// A call of a function that may freeze. Never an innermost frame.
+    /// A call of a function that may freeze, or an operator on a range of memory, which is one if
+    /// the range is long. Never an innermost frame.
     Call,
     /// A call of an import that may freeze; it is issued again at thaw. Always an innermost frame.
     Host,
-    /// An operator on a range of memory, with what is left of the range. Always an innermost frame.
+    /// In a function for ranges of memory, with what is left of the range. Always an innermost
+    /// frame.
     Bulk,
 }
 
@@ -137,7 +139,8 @@ impl Site {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FunctionSites {
     /// Its index in the module as given. For an import that can be in a table, the index of the
-    /// import: the function is then a wrapper around it, made by the pass.
+    /// import: the function is then a wrapper around it, made by the pass. A function that the pass
+    /// adds for ranges of memory has the index that it has in the modules made.
     pub function: u32,
     /// Its sites, by site number.
     pub sites: Vec<Site>,

@@ -3,6 +3,7 @@
 
 use crate::assemble::{Parts, Written};
 use crate::body::Body;
+use crate::bulk::Range;
 use crate::callgraph::{self, CallGraph};
 use crate::emit::{Context, Form, emit};
 use crate::error::{Error, Place};
@@ -35,10 +36,14 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
     let calls = CallGraph::new(&module, &summaries, &freezing)?;
 
     let wrappers = wrappers(&module, &summaries, &freezing)?;
-    let first_helper = module.type_of.len() + wrappers.len();
+    let first_range = module.type_of.len() + wrappers.len();
+    let ranges: BTreeSet<Range> = summaries.iter().flat_map(|s| &s.ranges).copied().collect();
+    let ranges: BTreeMap<Range, u32> = ranges.into_iter().zip(first_range as u32..).collect();
+    let first_helper = first_range + ranges.len();
     let remap = Remap {
         helpers: Helpers::new(&module, &summaries, first_helper as u32),
         wrappers,
+        ranges,
     };
     let (globals, tables) = (module.globals.len() as u32, module.tables.len() as u32);
     let indices = Indices {
@@ -73,11 +78,19 @@ pub(crate) fn transform(wasm: &[u8], options: &Options) -> Result<Artefact, Erro
         if calls.may_freeze(function) {
             let mut body = Body::parse(&module, &calls, position)?;
             polls::place(&mut body, &options.unroll);
-            functions.add(body, false)?;
+            functions.add(body, None)?;
         }
     }
     for import in remap.wrappers.keys() {
-        functions.add(Body::wrapper(&module, *import), true)?;
+        let kind = module.type_of[*import as usize];
+        functions.add(Body::wrapper(&module, *import), Some(kind))?;
+    }
+    for (range, function) in &remap.ranges {
+        let kind = functions
+            .context
+            .types
+            .function(&range.params(&module), &[]);
+        functions.add(Body::range(&module, *range, *function), Some(kind))?;
     }
     let Functions { written, sites, .. } = functions;
     let helpers = remap.helpers.write(&module, &indices, &mut types);
@@ -162,7 +175,8 @@ struct Functions<'f, 'a> {
 }
 
 impl<'a> Functions<'_, 'a> {
-    fn add(&mut self, mut body: Body<'a>, wrapper: bool) -> Result<(), Error> {
+    /// `added` is the type of a function that the module as given has not.
+    fn add(&mut self, mut body: Body<'a>, added: Option<u32>) -> Result<(), Error> {
         if body.points.is_empty() {
             // What could freeze was in unreachable code.
             return Ok(());
@@ -182,11 +196,11 @@ impl<'a> Functions<'_, 'a> {
         });
         self.written.push(Written {
             function: body.function,
-            run_type: self.module.type_of[body.function as usize],
+            run_type: added.unwrap_or_else(|| self.module.type_of[body.function as usize]),
             clone_type,
             run,
             clone,
-            wrapper,
+            added: added.is_some(),
         });
         Ok(())
     }

@@ -1,4 +1,13 @@
-//! An operator on a range of memory, in pieces with a poll before each.
+//! An operator on a range of memory.
+//!
+//! ```text
+//! if the range is longer than a piece
+//!   …call of the function for such ranges…
+//! else
+//!   …the operator…
+//! end
+//! ```
+//! That function works through it in pieces, with a poll before each:
 //!
 //! ```text
 //! block
@@ -16,9 +25,11 @@
 //! address takes its pieces from the end, so that ranges may overlap.
 
 use super::Emitter;
+use super::dispatch::Entry;
 use crate::body::PointId;
-use crate::bulk::PIECE_BYTES;
+use crate::bulk::{PIECE_BYTES, Range};
 use crate::error::Error;
+use crate::sites::SiteKind;
 use wasm_encoder::BlockType;
 use wasmparser::{Operator, ValType};
 
@@ -35,6 +46,9 @@ impl Emitter<'_, '_, '_> {
         let Some(operator) = &point.call else {
             return Ok(());
         };
+        if point.kind != SiteKind::Bulk {
+            return self.perhaps_long(id, operator);
+        }
         let below = point.stack.len() - point.takes;
         let operands = self.spills_for(point.base, &point.stack);
         let arrival = self.arrive(operands);
@@ -47,6 +61,58 @@ impl Emitter<'_, '_, '_> {
         }
         self.push_from(range);
         self.context.remap.write(operator, &mut self.code);
+        self.spilled.truncate(self.spilled.len() - below.len());
+        self.put_back(below, point.base, &[]);
+        Ok(())
+    }
+
+    /// The operator on a short range, or the call for a long one.
+    fn perhaps_long(&mut self, id: PointId, operator: &Operator<'_>) -> Result<(), Error> {
+        let point = &self.body.points[id];
+        let below = point.stack.len() - point.takes;
+        let operands = self.spills_for(point.base, &point.stack);
+        let arrival = self.arrive(operands);
+        let (below, range) = arrival.operands.split_at(below);
+        self.spilled.extend(below);
+        let values = self.values(id, &[]);
+        if arrival.entry != Entry::Start {
+            if arrival.entry == Entry::Both {
+                self.resumes_at(id);
+                self.open_cold_if();
+            }
+            self.restore(&values)?;
+            self.call_clone(&[]);
+            self.follow(id, &values)?;
+            if arrival.entry == Entry::Both {
+                self.write().else_();
+            }
+        }
+        let function = Range::of(operator).and_then(|range| {
+            let ranges = &self.context.remap.ranges;
+            ranges.get(&range).copied()
+        });
+        if let (true, Some(function), [.., length]) =
+            (arrival.entry != Entry::Resume, function, range)
+        {
+            let kind = self.locals[*length as usize];
+            self.write().local_get(*length);
+            self.constant(PIECE_BYTES as i64, kind);
+            match kind {
+                ValType::I64 => self.write().i64_gt_u(),
+                _ => self.write().i32_gt_u(),
+            };
+            self.open_cold_if();
+            self.push_from(range);
+            self.write().call(function);
+            self.follow(id, &values)?;
+            self.write().else_();
+            self.push_from(range);
+            self.context.remap.write(operator, &mut self.code);
+            self.close();
+        }
+        if arrival.entry == Entry::Both {
+            self.close();
+        }
         self.spilled.truncate(self.spilled.len() - below.len());
         self.put_back(below, point.base, &[]);
         Ok(())

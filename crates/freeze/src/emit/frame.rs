@@ -68,8 +68,8 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    /// Pushes a frame with these values and the number of the point at hand.
-    pub(super) fn push_frame(&mut self, values: &[u32]) -> Result<(), Error> {
+    /// Pushes a frame of a point with these values.
+    pub(super) fn push_frame(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
         let slots = self.slots(values)?;
         let (sp, frame) = (self.context.indices.sp, self.frame);
         let size = slots.iter().map(|s| s.bytes()).sum::<u32>() + FRAME_TRAILER_BYTES;
@@ -105,12 +105,14 @@ impl Emitter<'_, '_, '_> {
             offset += slot.bytes();
         }
         let (function, site) = (self.in_frame(offset), self.in_frame(offset + 4));
-        let (id, number) = (self.function_id, self.number);
+        let id = self.function_id;
         let mut sink = self.write();
         sink.local_get(frame)
             .i32_const(id as i32)
             .i32_store(function);
-        sink.local_get(frame).local_get(number).i32_store(site);
+        sink.local_get(frame)
+            .i32_const(point as i32)
+            .i32_store(site);
         self.check_size()
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Both forms come from one walk over the flat body ([`walk`]); here is what the walk writes with.
 //!
-//! **Run form.** The function as given, and at every point of freezing a cold path to an
-//! [exit](exits), which saves the live values as a frame and returns dummies. A cold path never
-//! returns into the code around it: if it did, floats would be spilled in the hot path.
+//! **Run form.** The function as given, and at every point of freezing a cold path, which saves the
+//! live values as a frame and returns dummies. A cold path never returns into the code around it: if
+//! it did, floats would be spilled in the hot path. Nor do cold paths share code: where they met, all
+//! that a local is at any of them would become one value, which a register allocator tries to keep in
+//! one place, and loops would pay for it.
 //!
 //! **Clone.** A function without parameters that takes the outermost frame off the frames memory,
 //! jumps to its site with the saved values in place, and goes on from there. What can be reached
@@ -14,7 +16,6 @@
 
 mod bulk;
 mod dispatch;
-mod exits;
 mod frame;
 mod walk;
 
@@ -25,7 +26,6 @@ use crate::interface::{FLAG_COUNTDOWN, FLAG_REQUEST, FLAG_SCRATCH};
 use crate::remap::{Indices, Remap, value_type};
 use crate::sites::{Site, SiteKind};
 use crate::types::Types;
-use exits::Exits;
 use frame::null_of;
 use std::collections::HashMap;
 use wasm_encoder::{BlockType, Catch, InstructionSink, MemArg, MemArgTarget};
@@ -73,10 +73,7 @@ pub(crate) fn emit(
     function_id: u32,
     form: Form,
 ) -> Result<Emitted, Error> {
-    let mut emitter = Emitter::new(context, body, function_id, form, Exits::default());
-    emitter.walk()?;
-    let exits = emitter.exits.found();
-    let mut emitter = Emitter::new(context, body, function_id, form, exits);
+    let mut emitter = Emitter::new(context, body, function_id, form);
     emitter.walk()?;
     if emitter.locals.len() > MAX_LOCALS {
         return Err(emitter.too_large(format!("it would need more than {MAX_LOCALS} locals")));
@@ -110,8 +107,6 @@ struct Emitter<'e, 'c, 'a> {
     locals: Vec<ValType>,
     /// Local that holds the address of the frame in hand.
     frame: u32,
-    /// Local that holds the number of the point at which the function is left.
-    number: u32,
     /// Local of a clone that holds the site to resume at, and -1 once it has been resumed.
     resume: u32,
     /// Locals that hold operands over a point of freezing, by height and type.
@@ -126,7 +121,6 @@ struct Emitter<'e, 'c, 'a> {
     open: Vec<walk::OpenBlock>,
     /// Ways that an outer dispatch has left to an inner one.
     pending: Vec<dispatch::Way>,
-    exits: Exits,
 }
 
 impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
@@ -135,12 +129,11 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         body: &'e Body<'a>,
         function_id: u32,
         form: Form,
-        exits: Exits,
     ) -> Emitter<'e, 'c, 'a> {
         let mut locals = body.locals.clone();
         let frame = locals.len() as u32;
-        let (number, resume) = (frame + 1, frame + 2);
-        locals.extend([ValType::I32; 2]);
+        let resume = frame + 1;
+        locals.push(ValType::I32);
         if form == Form::Clone {
             locals.push(ValType::I32);
         }
@@ -154,7 +147,6 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
             sites: Vec::new(),
             locals,
             frame,
-            number,
             resume,
             spills: HashMap::new(),
             spilled: Vec::new(),
@@ -162,7 +154,6 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
             labels: Vec::new(),
             open: Vec::new(),
             pending: Vec::new(),
-            exits,
         }
     }
 
@@ -408,6 +399,22 @@ impl<'e, 'c, 'a> Emitter<'e, 'c, 'a> {
         self.leave(point, values)?;
         self.close();
         Ok(())
+    }
+
+    /// Freezes this function at a point: saves these values as a frame and returns.
+    fn leave(&mut self, point: PointId, values: &[u32]) -> Result<(), Error> {
+        if self.form == Form::Run {
+            // Sites are numbered in program order, and each is written once in the run form.
+            debug_assert_eq!(self.sites.len(), point);
+            let kind = self.body.points[point].kind;
+            let slots = self.slots(values)?;
+            self.sites.push(Site { kind, slots });
+        }
+        self.push_frame(point, values)?;
+        let frozen = self.context.indices.frozen;
+        self.write().i32_const(1).global_set(frozen);
+        self.return_dummies();
+        self.check_size()
     }
 
     fn return_dummies(&mut self) {

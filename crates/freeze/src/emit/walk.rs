@@ -49,7 +49,6 @@ impl<'a> Emitter<'_, '_, 'a> {
     pub(super) fn walk(&mut self) -> Result<(), Error> {
         let end = self.body.items.len() - 1;
         self.labels.push(0);
-        self.open_exits();
         let entry = match self.form {
             Form::Run => Entry::Start,
             Form::Clone => {
@@ -94,7 +93,6 @@ impl<'a> Emitter<'_, '_, 'a> {
                 Item::End(id) => self.ends(*id)?,
             };
         }
-        self.close_exits()?;
         self.write().end();
         Ok(())
     }
