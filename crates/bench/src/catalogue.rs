@@ -75,6 +75,7 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "fairness",
         about: "time to answer beside endless loops; shares of the cores by weight",
+        chooses: false,
         measure: |options| {
             let report = fairness::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
@@ -83,6 +84,7 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "io",
         about: "requests per second of a server over the same compiled natively",
+        chooses: false,
         measure: |options| {
             let report = server_io::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
@@ -91,6 +93,7 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "switch",
         about: "cost of a switch between processes, threads, OS processes by working set",
+        chooses: false,
         measure: |options| {
             let report = switch::measure(options.quick)?;
             printed(options, report.json(), report.text(), report.skipped)
