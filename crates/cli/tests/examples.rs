@@ -59,6 +59,7 @@ impl World {
         }
         fs::create_dir_all(root.join("data")).unwrap();
         fs::write(root.join("data/input"), "x").unwrap();
+        fs::create_dir_all(root.join("photos")).unwrap();
         for place in [
             ".local/share/bash-completion/completions",
             ".config/fish/completions",

@@ -34,7 +34,7 @@ use wire::snapshot::Volume;
 Examples:
   limosa run hello.wasm -- --name world
   limosa run -e LANG=C --dir ./data:/data tool.wasm -- /data/input
-  limosa run --volume /srv/photos:/photos:share tool.wasm
+  limosa run --volume ./photos:/photos:share tool.wasm
   limosa run server.wasm --listen 8080
   limosa run tool.wasm --allow-net example.org:443
   limosa run --on two --rm hello.wasm        on another node, with its output here
