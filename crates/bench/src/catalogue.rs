@@ -102,6 +102,7 @@ pub const BENCHES: [Bench; 8] = [
     Bench {
         name: "migrate",
         about: "how long a move stops a process, by memory, rate of writes and strategy",
+        chooses: false,
         measure: |options| {
             let report = migrate::measure(options.quick)?;
             printed(options, report.json(), report.text(), Vec::new())
