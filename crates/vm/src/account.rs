@@ -5,7 +5,9 @@
 //! [`Metered`]; files and clocks, which are the kernel's own, by the kernel.
 
 use crate::memory::{Budget, Slot};
-use crate::ports::{Io, Network, Ports, Readiness, Stdio, Usage};
+use crate::ports::{
+    ConnectError, Destination, Io, Network, Ports, Progress, Readiness, Stdio, Usage,
+};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -327,6 +329,14 @@ impl Stdio for Metered<dyn Stdio> {
 impl Network for Metered<dyn Network> {
     fn accept(&self, listener: u16) -> Option<StreamId> {
         self.0.accept(listener)
+    }
+
+    fn connect(&self, to: &Destination) -> Result<StreamId, ConnectError> {
+        self.0.connect(to)
+    }
+
+    fn progress(&self, stream: StreamId) -> Progress {
+        self.0.progress(stream)
     }
 
     fn read(&self, stream: StreamId, buffer: &mut [u8], peek: bool) -> Io {
